@@ -1,0 +1,22 @@
+# make train [ARGS="magnification=10x seed=1"] · make test [ARGS="-m slow"] · make lint
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test lint
+
+train: $(VENV)/.ready
+	$(BIN)/python -m mbgan.train experiment=quick_start $(ARGS)
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable ".[dev]"
+	touch $@

@@ -1,0 +1,1 @@
+"""Train, compare and audit GANs for scarce histopathology images."""

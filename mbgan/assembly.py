@@ -1,0 +1,194 @@
+"""Configs become objects, and run folders become generators."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig, OmegaConf
+
+from mbgan.data.datamodule import MagnificationDataModule
+from mbgan.gan import GAN, generate
+from mbgan.latents import fixed_latents
+from mbgan.metrics.suite import Suite
+from mbgan.networks import Generator
+from mbgan.runs import Run, sha256_of, write_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training consists of."""
+
+    gan: GAN
+    datamodule: MagnificationDataModule
+    trainer: L.Trainer
+
+
+def assemble(cfg: DictConfig) -> Parts:
+    """Build the data, the GAN and the trainer that a config of mbgan.train describes.
+
+    Raises:
+        ValueError: if a setting is out of range, or asks for devices that are not there.
+        FileNotFoundError: if the images are not there.
+    """
+    quiet_libraries()
+    devices = check_devices(cfg.trainer)
+    L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
+    gan = instantiate(cfg.model)
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    datamodule = instantiate(cfg.data)
+    datamodule.setup()  # last: it may decode for minutes
+    trainer = instantiate(
+        cfg.trainer,
+        precision=pick_precision(cfg.trainer),
+        strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
+        logger=[instantiate(logger) for logger in cfg.logger.values()],
+        callbacks=callbacks,
+        default_root_dir=cfg.run_dir,
+        max_epochs=-1,  # the stream of batches has no end: the guard stops it
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    return Parts(gan, datamodule, trainer)
+
+
+def quiet_libraries() -> None:
+    """Keep from the terminal what libraries say about things that are as they should be."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r"Found \d+ module\(s\) in eval mode",  # the averaged generator
+        "Metric `.*` will save all extracted features",  # a few hundred
+        ".*LeafSpec",  # Lightning calls torch by an old name
+        ".*does not have many workers",  # images are in memory
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def check_devices(trainer: DictConfig) -> int:
+    """Return the number of processes that share a batch.
+
+    Raises:
+        ValueError: if there are fewer devices than asked for.
+    """
+    devices, gpus = trainer.devices, torch.cuda.device_count()
+    if not isinstance(devices, int) or devices < 1:
+        raise ValueError(f"trainer.devices must be a number, at least 1, got {devices}")
+    on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and gpus)
+    if (on_gpu and devices > gpus) or (trainer.accelerator == "auto" and devices > max(1, gpus)):
+        raise ValueError(
+            f"trainer.devices must be at most the number of GPUs here, {gpus}, got {devices}; "
+            f"for processes on the CPU use trainer=ddp_cpu trainer.devices={devices}"
+        )
+    return devices * trainer.num_nodes
+
+
+def pick_precision(trainer: DictConfig) -> str:
+    """Return trainer.precision, with auto as bf16-mixed where the hardware multiplies bfloat16."""
+    if trainer.precision != "auto":
+        return str(trainer.precision)
+    if trainer.accelerator != "cpu" and torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if fast else "32-true"
+
+
+def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """Return the saved config of the run that cfg.resume names, with the overrides laid over it.
+
+    A group that is overridden (trainer=ddp_cpu) replaces the saved one as a whole.
+    """
+    run = Run(Path(cfg.resume).expanduser())
+    run.require(checkpoint="last")
+    saved = OmegaConf.load(run.config)
+    assert isinstance(saved, DictConfig), f"{run.config} was written by Hydra"
+    for override in overrides:
+        key = override.lstrip("+").split("=", 1)[0].split("@", 1)[0]
+        if key != "resume" and not override.startswith("~"):
+            value = OmegaConf.select(cfg, key.replace("/", "."))
+            OmegaConf.update(saved, key.replace("/", "."), value, merge=False, force_add=True)
+    saved.run_dir = str(run.folder.absolute())
+    return saved
+
+
+def save_config_once_training(parts: Parts, cfg: DictConfig, run: Run) -> None:
+    """Make cfg the run's own config as soon as it has proved to fit the checkpoint.
+
+    The next resume starts from it; what was asked for stays in .hydra/resumed_*.
+    """
+
+    def save(trainer: L.Trainer, gan: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            write_text(run.config, OmegaConf.to_yaml(cfg))
+
+    parts.trainer.callbacks.append(LambdaCallback(on_train_start=save))
+
+
+def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]]:
+    """Return a run's averaged generator in eval mode, and where it came from.
+
+    Args:
+        run: the run folder.
+        checkpoint: last or best.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+    """
+    path = run.require(checkpoint=checkpoint)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    generator: Generator = instantiate(OmegaConf.load(run.config).model.generator)
+    prefix = "generator_ema."
+    weights = content["state_dict"].items()
+    generator.load_state_dict({k[len(prefix) :]: v for k, v in weights if k.startswith(prefix)})
+    origin = {
+        "run": str(run.folder.absolute()),
+        "checkpoint": checkpoint,
+        "checkpoint_sha256": sha256_of(path),
+        "images_seen": content["counters"]["images_seen"],
+    }
+    return generator.eval(), origin
+
+
+def score(run: Run, checkpoint: str, suite: Suite, seed: int) -> dict[str, Any]:
+    """Score a run's generator against the images it never saw, and write scores.json.
+
+    Args:
+        run: the run folder.
+        checkpoint: last or best.
+        suite: which scores.
+        seed: of the latents.
+
+    Returns:
+        The content of scores.json: scores beside n, extractor, interval and floor.
+    """
+    generator, origin = load_generator(run, checkpoint)
+    cfg = OmegaConf.load(run.config)
+    datamodule = instantiate(cfg.data)
+    datamodule.setup()
+    real = suite.extractor.extract(suite.pick(datamodule.held_out))
+    n = len(real.features)
+    x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed))
+    result = {
+        **origin,
+        "data_sha256": datamodule.sha256,
+        "magnification": datamodule.magnification,
+        "n_real": n,
+        "n_fake": n,
+        "seed": seed,
+        "extractor": suite.extractor.name,
+        "extractor_sha256": suite.extractor.sha256,
+        "scores": suite.full(real, suite.extractor.extract(x_fake)),
+    }
+    run.write_json(run.scores, result)
+    return result

@@ -1,0 +1,47 @@
+"""Checkpoints on the clock of images seen: the last one and the best one."""
+
+import os
+from pathlib import Path
+
+import lightning as L
+
+from mbgan.callbacks import Periodic, find
+from mbgan.callbacks.evaluation import Evaluation
+from mbgan.gan import GAN
+from mbgan.runs import Run
+
+
+class Checkpoints(Periodic):
+    """Saves checkpoints/last.ckpt every so many images, and best.ckpt when its KID is the lowest.
+
+    Lightning's own ModelCheckpoint counts the steps of both optimizers together. A file is
+    written under a temporary name and renamed: a run killed while saving keeps the old one.
+
+    Args:
+        run_dir: the run folder.
+        every: images seen between two checkpoints.
+    """
+
+    def __init__(self, run_dir: str, every: int) -> None:
+        super().__init__(every)
+        self.run = Run(run_dir)
+
+    def act(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Save the last checkpoint, and the best one if it is."""
+        self._save(trainer, self.run.checkpoint("last"))
+        evaluation = find(trainer, Evaluation)
+        kids = [row[evaluation.objective] for row in evaluation.rows if row["images_seen"] > 0]
+        if kids[-1] <= min(kids):
+            self._save(trainer, self.run.checkpoint("best"))
+
+    def _save(self, trainer: L.Trainer, path: Path) -> None:
+        temporary = path.with_name(f".{path.name}.saving")
+        try:
+            trainer.save_checkpoint(temporary)  # on every rank: some strategies gather weights
+            if trainer.is_global_zero:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+        finally:
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""Scores of the averaged generator against held-out images, while it trains."""
+
+import logging
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from mbgan.callbacks import Periodic
+from mbgan.gan import GAN, generate
+from mbgan.latents import fixed_latents
+from mbgan.metrics.features import Features
+from mbgan.metrics.suite import Suite
+from mbgan.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+class Evaluation(Periodic):
+    """Scores `generator_ema` at the start, every so many images and at the end.
+
+    Every rank generates its share of the images and all ranks score all of them, so that the
+    scores equal those of one process. Rows go to metrics.jsonl, metrics.csv and the loggers.
+
+    Args:
+        run_dir: the run folder.
+        suite: which scores.
+        every: images seen between two evaluations, at least 1.
+        seed: of the latents, the same at every evaluation.
+    """
+
+    def __init__(self, run_dir: str, suite: Suite, every: int, seed: int) -> None:
+        super().__init__(every)
+        self.run, self.suite, self.seed = Run(run_dir), suite, seed
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    def objective(self) -> str:
+        """Key of the score that picks the best checkpoint; lower is better."""
+        return f"kid/{self.suite.extractor.name}"
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Extract the real features and score the start; forget what a resume undoes."""
+        self.suite.extractor.to(gan.device)
+        self.real = self.suite.extractor.extract(self.suite.pick(trainer.datamodule.held_out))
+        self.rows = [r for r in self.run.read_metrics() if r["images_seen"] <= gan.images_seen]
+        if not self.rows or self.rows[-1]["images_seen"] < gan.images_seen:
+            self.act(trainer, gan)
+
+    def act(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Score the averaged generator; on rank 0, write the row."""
+        fake = self._fake_features(trainer, gan)
+        row = {
+            "images_seen": gan.images_seen,
+            **trainer.strategy.broadcast(self.suite.scores(self.real, fake)),
+            "n_real": len(self.real.features),
+            "n_fake": len(fake.features),
+            "extractor_sha256": self.suite.extractor.sha256,
+            **{name: float(value) for name, value in gan.losses.items()},
+        }
+        self.rows.append(row)
+        self._write(trainer, row)
+
+    @torch.no_grad()
+    def _fake_features(self, trainer: L.Trainer, gan: GAN) -> Features:
+        n, world_size = len(self.real.features), trainer.world_size
+        if world_size > 1:  # batch norm's buffers are each rank's own until the next step
+            for buffer in gan.generator_ema.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+        share = math.ceil(n / world_size)
+        mine = range(trainer.global_rank * share, (trainer.global_rank + 1) * share)
+        x_fake = generate(gan.generator_ema, fixed_latents(mine, gan.generator.z_dim, self.seed))
+        seen = self.suite.extractor.extract(x_fake)
+        if world_size == 1:
+            return seen
+        gathered = []
+        for part in seen:
+            parts = [torch.empty_like(part, device=gan.device) for _ in range(world_size)]
+            torch.distributed.all_gather(parts, part.to(gan.device))
+            gathered.append(torch.cat(parts)[:n].cpu())
+        return Features(*gathered)
+
+    @rank_zero_only
+    def _write(self, trainer: L.Trainer, row: dict[str, Any]) -> None:
+        self.run.write_metrics(self.rows)
+        numbers = {key: value for key, value in row.items() if isinstance(value, float)}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=row["images_seen"])
+        scores = [
+            f"{k} {v:.4g}" for k, v in numbers.items() if k.endswith(self.suite.extractor.name)
+        ]
+        log.info(
+            "%8d images seen: %s (n_real %d, n_fake %d)",
+            *(row["images_seen"], ", ".join(scores), row["n_real"], row["n_fake"]),
+        )

@@ -1,0 +1,85 @@
+"""When a run ends: at its last image, when its numbers break, or when somebody asks."""
+
+import logging
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from mbgan.gan import GAN
+
+log = logging.getLogger(__name__)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Guard(Callback):
+    """Stops the run after `total_images`, on a number that is not finite, and on a signal.
+
+    The first Ctrl-C or SIGTERM lets the current batch end and the run be saved; the second one
+    ends the process at once. Listed first, so that the callbacks after it see the stop.
+
+    Args:
+        total_images: images the critic sees: the length of the run, at least 1.
+        check_every: batches between two looks at the losses and, on several devices, at the
+            other ranks' signals; each look waits for the device.
+
+    Raises:
+        ValueError: if a number is under 1.
+    """
+
+    def __init__(self, total_images: int, check_every: int = 10) -> None:
+        if total_images < 1:
+            raise ValueError(f"total_images must be at least 1, got {total_images}")
+        if check_every < 1:
+            raise ValueError(f"callbacks.guard.check_every must be at least 1, got {check_every}")
+        self.total_images, self.check_every = total_images, check_every
+        self.signaled = self.interrupted = False
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Take over the signals; a run that was done already trains no further."""
+        trainer.should_stop = gan.images_seen >= self.total_images
+        self._handlers = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+
+    def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in getattr(self, "_handlers", {}).items():
+            signal.signal(number, handler)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop where the run is to stop.
+
+        Raises:
+            FloatingPointError: if a loss is not finite.
+        """
+        if gan.images_seen >= self.total_images:
+            trainer.should_stop = True
+        elif trainer.world_size == 1 and self.signaled:
+            self.interrupted = trainer.should_stop = True
+        if (batch_idx + 1) % self.check_every and not trainer.should_stop:
+            return
+        broken = [name for name, loss in gan.losses.items() if not torch.isfinite(loss)]
+        if broken:
+            raise FloatingPointError(
+                f"{' and '.join(broken)} became infinite or NaN after {gan.images_seen} images; "
+                "the last checkpoint is from before; try a lower model.make_opt_d.lr or "
+                "trainer.precision=32-true"
+            )
+        if (
+            not trainer.should_stop
+            and trainer.world_size > 1
+            and trainer.strategy.reduce_boolean_decision(self.signaled, all=False)
+        ):
+            self.interrupted = trainer.should_stop = True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.signaled:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.signaled = True
+        name = signal.Signals(number).name
+        log.warning("%s: saving at the end of this batch (again to stop now)", name)

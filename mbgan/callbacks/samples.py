@@ -1,0 +1,53 @@
+"""Pictures of the run: the same latents through training, as one PNG an evaluation."""
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from mbgan.callbacks import Periodic
+from mbgan.gan import GAN, generate
+from mbgan.images import grid, save_png
+from mbgan.latents import fixed_latents
+from mbgan.runs import Run
+
+
+class Samples(Periodic):
+    """Draws `generator_ema` at fixed latents at the start, every so many images and at the end.
+
+    Args:
+        run_dir: the run folder; grids lie in samples/<images seen>.png, real images in real.png.
+        every: images seen between two grids.
+        n: images of a grid.
+        seed: of the latents.
+
+    Raises:
+        ValueError: if n is under 1.
+    """
+
+    def __init__(self, run_dir: str, every: int, n: int, seed: int) -> None:
+        super().__init__(every)
+        if n < 1:
+            raise ValueError(f"callbacks.samples.n must be at least 1, got {n}")
+        self.run, self.n, self.seed = Run(run_dir), n, seed
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Draw the start, and the first training images beside it."""
+        self.z = fixed_latents(range(self.n), gan.generator.z_dim, self.seed)
+        real = torch.from_numpy(trainer.datamodule.train[: self.n])
+        save_png(grid(real), self.run.samples / "real.png")
+        if gan.images_seen == 0:
+            self.act(trainer, gan)
+
+    @rank_zero_only
+    def act(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Draw a grid, and hand it to the loggers that take pictures."""
+        sheet = grid(generate(gan.generator_ema, self.z))
+        save_png(sheet, self.run.samples / f"{gan.images_seen:09d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                picture = [sheet.permute(1, 2, 0).cpu().numpy()]
+                logger.log_image("samples", picture, step=gan.images_seen)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", sheet, gan.images_seen)

@@ -1,0 +1,204 @@
+"""The training loop: critic steps and generator steps, for any networks, loss and regularizer."""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from mbgan.augment import Augment
+from mbgan.ema import ema_decay, update_ema
+from mbgan.images import from_uint8, to_uint8
+from mbgan.latents import Draws, seed_of
+from mbgan.losses import AdversarialLoss
+from mbgan.networks import Critic, Generator
+from mbgan.regularizers import Regularizer
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+COUNTERS = ("critic_steps", "images_seen", "images_drawn")
+
+
+class GAN(L.LightningModule):
+    """A generator against a critic (Goodfellow et al. 2014), optimized by hand.
+
+    The critic takes a step on every batch of real images (`critic_batches="fresh"`), or
+    `n_critic` steps on the same one (`"same"`, Algorithm 1 of the reference paper); after every
+    `n_critic` critic steps the generator takes one. Steps are counted over the whole run: an
+    epoch of a small data set can be shorter than `n_critic`.
+
+    The clock of a run is `images_seen`, the real images shown to the critic on all devices.
+    Every random number is a function of (seed, critic step), so that a resumed run is the
+    uninterrupted one, and latents are those of the whole batch however many devices share it.
+
+    Args:
+        generator: maps latents z [N, z_dim] to images [N, 3, H, W] in [-1, 1].
+        critic: maps such images to scores [N], higher for real.
+        loss: adversarial loss of both players.
+        regularizer: penalty added to the critic's loss; sees the critic through `augment`.
+        augment: applied to every image that the critic judges.
+        make_opt_g: builds the generator's optimizer from its parameters.
+        make_opt_d: builds the critic's optimizer from its parameters.
+        n_critic: critic steps per generator step, at least 1.
+        critic_batches: whether those steps share one batch of real images.
+        ema_half_life: half-life of the averaged generator in images; 0 for no averaging.
+        lr_half_life: images after which both learning rates have halved; None keeps them.
+        seed: of latents, penalty, dropout and augmentation.
+
+    Raises:
+        ValueError: if a number is out of range or critic_batches is neither of the two.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        critic: Critic,
+        loss: AdversarialLoss,
+        regularizer: Regularizer,
+        augment: Augment,
+        make_opt_g: MakeOptimizer,
+        make_opt_d: MakeOptimizer,
+        n_critic: int = 5,
+        critic_batches: Literal["same", "fresh"] = "same",
+        ema_half_life: float = 0,
+        lr_half_life: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if n_critic < 1:
+            raise ValueError(f"n_critic must be at least 1, got {n_critic}")
+        if critic_batches not in ("same", "fresh"):
+            raise ValueError(f"critic_batches must be same or fresh, got {critic_batches!r}")
+        if not ema_half_life >= 0:
+            raise ValueError(f"ema_half_life must be at least 0 images, got {ema_half_life}")
+        if lr_half_life is not None and not lr_half_life > 0:
+            raise ValueError(f"lr_half_life must be null or over 0 images, got {lr_half_life}")
+        self.automatic_optimization = False
+        self.generator, self.critic = generator, critic
+        self.generator_ema = deepcopy(generator).eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # what convolution kernels read fastest
+        self.loss, self.regularizer, self.augment = loss, regularizer, augment
+        self.make_opt_g, self.make_opt_d = make_opt_g, make_opt_d
+        self.n_critic, self.critic_batches = n_critic, critic_batches
+        self.ema_half_life, self.lr_half_life = ema_half_life, lr_half_life
+        self.seed = seed
+        self.critic_steps = 0
+        self.images_seen = 0  # real images shown to the critic, repeats counted
+        self.images_drawn = 0  # images taken from the data: the position in its stream
+        self.losses: dict[str, Tensor] = {}  # of the last step, on this rank; [] each
+
+    def configure_optimizers(self) -> tuple[Optimizer, Optimizer]:
+        """Build one optimizer per player, generator first."""
+        optimizers = (
+            self.make_opt_g(self.generator.parameters()),
+            self.make_opt_d(self.critic.parameters()),
+        )
+        # A checkpoint brings back its own settings with the moments; the run's config wins.
+        self._settings = [
+            [{k: v for k, v in group.items() if k != "params"} for group in opt.param_groups]
+            for opt in optimizers
+        ]
+        return optimizers
+
+    def on_train_start(self) -> None:
+        """Give the optimizers the settings of this run's config, also after a resume."""
+        for opt, settings in zip(self.optimizers(), self._settings, strict=True):
+            for group, setting in zip(opt.param_groups, settings, strict=True):
+                group.update(setting)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Train the critic on images [N, 3, H, W], uint8, and the generator when its turn comes."""
+        opt_g, opt_d = self.optimizers()
+        self._set_learning_rates()
+        dtype = next(self.critic.parameters()).dtype
+        x_real = from_uint8(batch, dtype).contiguous(memory_format=torch.channels_last)
+        self.images_drawn += len(x_real) * self.trainer.world_size
+        for _ in range(self.n_critic if self.critic_batches == "same" else 1):
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            draws = Draws(self.seed, self.critic_steps, rank, world_size)
+            torch.manual_seed(seed_of(self.seed, "dropout", self.critic_steps, rank))
+            self._critic_step(x_real, draws, opt_d)
+            self.critic_steps += 1
+            self.images_seen += len(x_real) * world_size
+            if self.critic_steps % self.n_critic == 0:
+                self._generator_step(len(x_real), draws, opt_g)
+
+    def _critic_step(self, x_real: Tensor, draws: Draws, opt: LightningOptimizer) -> None:
+        with self.toggled_optimizer(opt):
+            with torch.no_grad():
+                x_fake = self.sample(draws.normal("z/critic", len(x_real), self.generator.z_dim))
+            x_fake = x_fake.to(x_real.dtype)
+            judged = [self.augment(x_real, draws, "real"), self.augment(x_fake, draws, "fake")]
+            d_real, d_fake = self.critic(torch.cat(judged)).to(x_real.dtype).chunk(2)
+            loss = self.loss.critic(d_real, d_fake)
+            penalty = self.regularizer(
+                lambda x: self.critic(self.augment(x, draws, "penalty")), x_real, x_fake, draws
+            )
+            opt.zero_grad()
+            self.manual_backward(loss + penalty)
+            opt.step()
+        self.losses |= {
+            "critic/loss": loss.detach(),
+            "critic/penalty": penalty.detach(),
+            "critic/real": d_real.detach().mean(),
+            "critic/fake": d_fake.detach().mean(),
+        }
+
+    def _generator_step(self, n: int, draws: Draws, opt: LightningOptimizer) -> None:
+        with self.toggled_optimizer(opt):
+            x_fake = self.sample(draws.normal("z/generator", n, self.generator.z_dim))
+            d_fake = self.critic(self.augment(x_fake, draws, "generator"))
+            loss = self.loss.generator(d_fake.to(next(self.critic.parameters()).dtype))
+            opt.zero_grad()
+            self.manual_backward(loss)
+            opt.step()
+        images = n * draws.world_size * self.n_critic  # the critic saw since the last turn
+        decay = ema_decay(self.ema_half_life, images, self.images_seen)
+        update_ema(self.generator_ema, self.generator, decay)
+        self.losses["generator/loss"] = loss.detach()
+
+    def _set_learning_rates(self) -> None:
+        decay = 1 if self.lr_half_life is None else 0.5 ** (self.images_seen / self.lr_half_life)
+        for opt, settings in zip(self.optimizers(), self._settings, strict=True):
+            for group, setting in zip(opt.param_groups, settings, strict=True):
+                group["lr"] = setting["lr"] * decay
+
+    def sample(self, z: Tensor) -> Tensor:
+        """Return the generator's images [N, 3, H, W] at latents z [N, z_dim], from any device."""
+        return self.generator(z.to(next(self.generator.parameters()), non_blocking=True))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the counters that the rest of the run is a function of."""
+        checkpoint["counters"] = {name: getattr(self, name) for name in COUNTERS}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the counters back, and refuse another architecture.
+
+        Raises:
+            ValueError: if a tensor is missing on either side or differs in shape.
+        """
+        theirs = {k: list(v.shape) for k, v in checkpoint["state_dict"].items()}
+        ours = {k: list(v.shape) for k, v in self.state_dict().items()}
+        for name in sorted(theirs.keys() | ours.keys()):
+            if theirs.get(name) != ours.get(name):
+                raise ValueError(
+                    "the checkpoint must be of the model that the config describes, got "
+                    f"{name} {theirs.get(name, 'missing')} in the checkpoint and "
+                    f"{ours.get(name, 'missing')} in the model; resume without overrides of "
+                    "model or image_size, or start a new run"
+                )
+        for name in COUNTERS:
+            setattr(self, name, checkpoint["counters"][name])
+
+
+@torch.no_grad()
+def generate(generator: Generator, z: Tensor, batch_size: int = 64) -> Tensor:
+    """Return a generator's images [N, 3, H, W], uint8, at latents z [N, z_dim], in eval mode."""
+    weight = next(generator.parameters())
+    was_training = generator.training
+    parts = [to_uint8(generator.eval()(part.to(weight))) for part in z.split(batch_size)]
+    generator.train(was_training)
+    return torch.cat(parts)

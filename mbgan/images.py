@@ -1,0 +1,57 @@
+"""Pixel ranges, grids and PNG files: the only place that converts between [-1, 1] and uint8."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Map images from [-1, 1] to 0..255, rounding to the nearest level.
+
+    Args:
+        x: images [N, 3, H, W], float, nominally in [-1, 1]; values outside are clipped.
+
+    Returns:
+        Images [N, 3, H, W], uint8.
+    """
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_uint8(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Map images [N, 3, H, W] from 0..255 to [-1, 1] (exact inverse of `to_uint8`)."""
+    return x.to(dtype) / 127.5 - 1
+
+
+def grid(x: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
+    """Return one image [3, rows, columns] that shows all images side by side on white.
+
+    Args:
+        x: images [N, 3, H, W], uint8.
+        columns: images in a row; by default the side of the smallest square that holds them.
+        gap: white pixels between neighbors.
+    """
+    n, channels, height, width = x.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    sheet = x.new_full(
+        (channels, rows * (height + gap) - gap, columns * (width + gap) - gap), fill_value=255
+    )
+    for i, image in enumerate(x):
+        top, left = i // columns * (height + gap), i % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write an image [3, H, W], uint8, as PNG: to a temporary name first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary, format="PNG")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

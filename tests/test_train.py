@@ -1,0 +1,274 @@
+"""The verbs from the command line, on sixteen small images."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import wandb
+from omegaconf import OmegaConf
+
+from mbgan import evaluate, generate, train
+
+
+def weights(run, checkpoint="last"):
+    return torch.load(run / f"checkpoints/{checkpoint}.ckpt", weights_only=True)
+
+
+def assert_same_training(run, other):
+    """Weights, averages and moments of two runs agree bit by bit, and so does the clock."""
+    ours, theirs = weights(run), weights(other)
+    assert ours["counters"] == theirs["counters"]
+    for name, value in ours["state_dict"].items():
+        assert torch.equal(value, theirs["state_dict"][name]), name
+    for a, b in zip(ours["optimizer_states"], theirs["optimizer_states"], strict=True):
+        for key, state in a["state"].items():
+            assert all(torch.equal(v, b["state"][key][k]) for k, v in state.items())
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def process(arguments, **kwargs):
+    command = [sys.executable, "-m", "mbgan.train", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def wait_for(path, process):
+    for _ in range(1200):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    pytest.fail(f"{path} did not appear")
+
+
+def test_a_run_leaves_everything_behind_and_says_what_to_type_next(call, small, tmp_path):
+    run = tmp_path / "run"
+    code, err = call(train.main, *small)
+    assert code == 0, err
+    assert [row["images_seen"] for row in rows(run)] == [
+        0,
+        24,
+        40,
+    ]  # turns of 8: 20 is passed at 24
+    last = rows(run)[-1]
+    assert {"kid/efficientnet_lite0", "fid/efficientnet_lite0", "critic/loss"} <= last.keys()
+    assert (last["n_real"], last["n_fake"]) == (3, 3)
+    assert (run / "metrics.csv").read_text().count("\n") == 4
+    names = {p.name for p in (run / "samples").iterdir()}
+    assert names == {"000000000.png", "000000024.png", "000000040.png", "real.png"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert OmegaConf.load(run / ".hydra/config.yaml").total_images == 40
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["images_seen"]) == ("done", 40)
+    assert len(record["data"]["sha256"]) == 64
+    scores = json.loads((run / "scores.json").read_text())
+    kid = scores["scores"]["kid/efficientnet_lite0"]
+    assert kid["interval"][0] < kid["value"] < kid["interval"][1]
+    assert err.strip().splitlines()[-1].startswith("images from it: python -m mbgan.generate run=")
+    assert not list(run.rglob(".*.saving"))
+
+
+def test_generate_and_evaluate_take_a_run_folder(call, small, tmp_path):
+    run = tmp_path / "run"
+    assert call(train.main, *small)[0] == 0
+    code, err = call(generate.main, f"run={run}", "n=3")
+    assert code == 0, err
+    lines = [json.loads(s) for s in (run / "generated/manifest.jsonl").read_text().splitlines()]
+    assert [line["file"] for line in lines] == ["000000.png", "000001.png", "000002.png"]
+    assert all((run / "generated" / line["file"]).is_file() for line in lines)
+    call(generate.main, f"run={run}", "n=1", f"out={tmp_path}/one")
+    assert (tmp_path / "one/000000.png").read_bytes() == (run / "generated/000000.png").read_bytes()
+    code, err = call(generate.main, f"run={run}", "n=3")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "out must be a new or empty folder" in err
+
+    before = json.loads((run / "scores.json").read_text())
+    (run / "scores.json").unlink()
+    code, err = call(
+        evaluate.main,
+        f"run={run}",
+        "extractor=efficientnet_lite0",
+        "metrics.max_images=3",
+        "metrics.floor_splits=2",
+    )
+    assert code == 0, err
+    after = json.loads((run / "scores.json").read_text())
+    assert after["scores"]["kid/efficientnet_lite0"]["value"] == pytest.approx(
+        before["scores"]["kid/efficientnet_lite0"]["value"], rel=1e-6
+    )
+    assert after["checkpoint_sha256"] == before["checkpoint_sha256"]
+    assert "n_real 3, n_fake 3, extractor efficientnet_lite0" in err
+
+
+def test_a_longer_run_is_the_shorter_one_resumed(call, small, tmp_path):
+    """Overrides beside resume win, are saved, and the curve has no gap and no repeat."""
+    assert call(train.main, *small)[0] == 0
+    code, err = call(train.main, f"resume={tmp_path}/run", "total_images=80")
+    assert code == 0, err
+    whole = [*small, "total_images=80", f"hydra.run.dir={tmp_path}/whole"]
+    assert call(train.main, *whole)[0] == 0
+    assert_same_training(tmp_path / "run", tmp_path / "whole")
+    assert [row["images_seen"] for row in rows(tmp_path / "run")] == [0, 24, 40, 64, 80]
+    assert OmegaConf.load(tmp_path / "run/.hydra/config.yaml").total_images == 80
+    (asked,) = (tmp_path / "run/.hydra").glob("resumed_*/overrides.yaml")
+    assert "total_images=80" in asked.read_text()
+
+
+def test_a_killed_run_resumes_bit_by_bit(small, call, tmp_path):
+    """kill -9 in the middle of an epoch, after a checkpoint: nothing that follows may differ."""
+    endless = [*small, "total_images=1_000_000", "eval_every=8"]
+    victim = process(endless)
+    wait_for(tmp_path / "run/checkpoints/best.ckpt", victim)
+    victim.kill()
+    victim.communicate()
+    reached = weights(tmp_path / "run")["counters"]["images_seen"]
+    code, err = call(train.main, f"resume={tmp_path}/run", f"total_images={reached + 16}")
+    assert code == 0, err
+    whole = [*small, "eval_every=8", f"total_images={reached + 16}"]
+    assert call(train.main, *whole, f"hydra.run.dir={tmp_path}/whole")[0] == 0
+    assert_same_training(tmp_path / "run", tmp_path / "whole")
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number):
+    victim = process([*small, "total_images=1_000_000", "eval_every=500_000"])
+    wait_for(tmp_path / "run/run.json", victim)
+    time.sleep(0.5)
+    victim.send_signal(number)
+    _, err = victim.communicate(timeout=120)
+    assert victim.returncode == 3, err
+    assert "go on with: python -m mbgan.train resume=" in err.splitlines()[-1]
+    assert weights(tmp_path / "run")["counters"]["images_seen"] > 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.ddp
+def test_two_processes_train_and_score_as_one(call, small, tmp_path):
+    """The untrained generator's scores are equal; the clock counts the whole batch."""
+    assert call(train.main, *small)[0] == 0
+    pair = process([*small, "trainer=ddp_cpu", f"hydra.run.dir={tmp_path}/pair"])
+    _, err = pair.communicate(timeout=300)
+    assert pair.returncode == 0, err
+    one, two = rows(tmp_path / "run"), rows(tmp_path / "pair")
+    assert [row["images_seen"] for row in two] == [row["images_seen"] for row in one]
+    for key in ("kid/efficientnet_lite0", "fid/efficientnet_lite0"):
+        assert two[0][key] == pytest.approx(one[0][key], rel=1e-6)
+    assert json.loads((tmp_path / "pair/run.json").read_text())["devices"] == 2
+
+
+WRONG = {
+    "lerning=1": "no setting is called 'lerning'",
+    "batch_sise=8": "did you mean batch_size?",
+    "model=zzz": "Could not find 'model/zzz' Available options in 'model': wgan_gp",
+    "+model.z_dm=3": "unexpected keyword argument 'z_dm'",
+    "image_size=48": "image_size must be a power of two from 32 to 256, got 48",
+    "image_size=-64": "image_size must be a power of two from 32 to 256, got -64",
+    "image_size=512": "image_size must be a power of two from 32 to 256, got 512",
+    "batch_size=0": "batch_size must be at least 1, got 0",
+    "total_images=-1": "total_images must be at least 1, got -1",
+    "eval_every=0": "eval_every must be at least 1 image, got 0",
+    "model.n_critic=0": "n_critic must be at least 1, got 0",
+    "model.make_opt_g.lr=fast": "model.make_opt_g.lr must be a number, got 'fast'",
+    "trainer.devices=-5": "trainer.devices must be a number, at least 1, got -5",
+    "magnification=7x": "40x",
+    "data.root=/nowhere": "/nowhere",
+    "data.held_out=2": "held_out",
+    "data.n_train=99": "n_train",
+    "metrics.max_images=1": "metrics.max_images must be null or at least 2, got 1",
+    "hydra.run.dir=/proc/run": "/proc/run",
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG.items(), ids=WRONG)
+def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
+    call, small, tmp_path, wrong, message
+):
+    code, err = call(train.main, *small, wrong)
+    assert code == 1
+    *_, last = err.splitlines()
+    assert last.startswith("error: ")
+    assert message in last
+    assert err.count("error") == 1
+    assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_what_is_no_run_is_refused_and_makes_no_folder(call, tmp_path):
+    code, err = call(train.main, f"resume={tmp_path}/none")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "run must be a folder that mbgan.train made" in err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() >= 64, reason="this machine has as many")
+def test_the_quoted_line_names_the_devices_there_are(call, small):
+    code, err = call(train.main, *small, "trainer=auto", "trainer.devices=64")
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"at most the number of GPUs here, {torch.cuda.device_count()}, got 64" in err
+    assert "trainer=ddp_cpu trainer.devices=64" in err
+
+
+def test_a_batch_that_devices_cannot_share_names_one_that_they_can(small):
+    odd = process([*small, "trainer=ddp_cpu", "batch_size=3"])
+    _, err = odd.communicate(timeout=120)
+    assert odd.returncode == 1
+    assert "batch_size must be a multiple of the number of devices (2), got 3; try 2" in err
+    assert "Traceback" not in err
+
+
+def test_a_batch_larger_than_the_data_uses_what_there_is_and_says_so(call, small, tmp_path):
+    code, err = call(train.main, *small, "batch_size=500", "total_images=52")
+    assert code == 0, err
+    assert "batch_size=500 is more than the 13 training images: using 13" in err
+    assert rows(tmp_path / "run")[-1]["images_seen"] == 52
+
+
+def test_another_architecture_is_refused_and_the_run_stays_whole(call, small, tmp_path):
+    run = tmp_path / "run"
+    assert call(train.main, *small)[0] == 0
+    before = {p: p.read_bytes() for p in run.rglob("*.ckpt")}
+    code, err = call(train.main, f"resume={run}", "model.critic.width=8", "total_images=80")
+    assert (code, err.splitlines()[-1][:6]) == (1, "error:")
+    assert "critic.layers.0.bias [4] in the checkpoint and [8] in the model" in err
+    assert {p: p.read_bytes() for p in run.rglob("*.ckpt")} == before
+    code, err = call(train.main, f"resume={run}", "total_images=48")  # the mistake did not stick
+    assert code == 0, err
+
+
+def test_traceback_is_there_for_who_asks(small, tmp_path):
+    child = process([*small, "image_size=48"], env=os.environ | {"HYDRA_FULL_ERROR": "1"})
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 1
+    assert "Traceback" in err
+    assert "image_size must be a power of two" in err
+
+
+@pytest.mark.parametrize("verb", ["train", "generate", "evaluate"])
+def test_help_shows_every_setting(verb):
+    command = [sys.executable, "-m", f"mbgan.{verb}", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    key = {
+        "train": "total_images: 500000",
+        "generate": "checkpoint: best",
+        "evaluate": "checkpoint: best",
+    }
+    assert key[verb] in shown
+
+
+def test_wandb_run_is_offline_whole_and_finished(call, small, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    code, err = call(train.main, *small, "logger=wandb")
+    assert code == 0, err
+    (folder,) = (tmp_path / "run/wandb").glob("offline-run-*")
+    assert list(folder.glob("files/media/images/samples_*.png"))
+    content = next(folder.glob("*.wandb")).read_bytes()
+    assert b"kid/efficientnet_lite0" in content
+    assert wandb.run is None  # finished: the next run of a sweep starts its own
