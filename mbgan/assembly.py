@@ -59,6 +59,8 @@ def assemble(cfg: DictConfig) -> Parts:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     return Parts(gan, datamodule, trainer)
 
 
@@ -160,22 +162,29 @@ def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]
     return generator.eval(), origin
 
 
-def score(run: Run, checkpoint: str, suite: Suite, seed: int) -> dict[str, Any]:
+def load_data(run: Run) -> MagnificationDataModule:
+    """Return a run's data, found, decoded and split as when it trained."""
+    datamodule: MagnificationDataModule = instantiate(OmegaConf.load(run.config).data)
+    datamodule.setup()
+    return datamodule
+
+
+def score(
+    run: Run, checkpoint: str, suite: Suite, datamodule: MagnificationDataModule, seed: int
+) -> dict[str, Any]:
     """Score a run's generator against the images it never saw, and write scores.json.
 
     Args:
         run: the run folder.
         checkpoint: last or best.
         suite: which scores.
+        datamodule: the run's data.
         seed: of the latents.
 
     Returns:
         The content of scores.json: scores beside n, extractor, interval and floor.
     """
     generator, origin = load_generator(run, checkpoint)
-    cfg = OmegaConf.load(run.config)
-    datamodule = instantiate(cfg.data)
-    datamodule.setup()
     real = suite.extractor.extract(suite.pick(datamodule.held_out))
     n = len(real.features)
     x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed))

@@ -15,13 +15,14 @@ def main(cfg: DictConfig) -> None:
     """Write scores.json into the run folder and print it as a table."""
     from hydra.utils import instantiate
 
-    from mbgan.assembly import score
+    from mbgan.assembly import load_data, score
     from mbgan.metrics.suite import table
     from mbgan.runs import Run
 
     run = Run(Path(cfg.run).expanduser())
     run.require(checkpoint=cfg.checkpoint)
-    log.info("%s", table(score(run, cfg.checkpoint, instantiate(cfg.metrics), cfg.seed)))
+    suite = instantiate(cfg.metrics)
+    log.info("%s", table(score(run, cfg.checkpoint, suite, load_data(run), cfg.seed)))
     log.info("in %s", run.scores)
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mbgan.verbs import INTERRUPTED, verb
@@ -29,6 +30,12 @@ def main(cfg: DictConfig) -> float:
         cfg = resumed(cfg, list(HydraConfig.get().overrides.task))
     if cfg.image_size not in (32, 64, 128, 256):
         raise ValueError(f"image_size must be a power of two from 32 to 256, got {cfg.image_size}")
+    if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.trainer.devices != 1:
+        # Lightning starts the other ranks with this command line: each would run the whole sweep.
+        raise ValueError(
+            f"trainer.devices must be 1 in a sweep (-m), got {cfg.trainer.devices}; "
+            "start such runs one by one"
+        )
     parts, run = assemble(cfg), Run(cfg.run_dir)
     checkpoint = None
     if resume is not None:
@@ -46,7 +53,8 @@ def main(cfg: DictConfig) -> float:
         sys.exit(INTERRUPTED)
     evaluation = find(parts.trainer, Evaluation)
     if parts.trainer.is_global_zero:
-        result = score(run, "best", instantiate(cfg.full_metrics), evaluation.seed)
+        suite = instantiate(cfg.full_metrics)
+        result = score(run, "best", suite, parts.datamodule, evaluation.seed)
         log.info("%s", table(result))
         log.info("all of it: %s (samples/, metrics.csv, scores.json, checkpoints/)", shown)
         log.info("images from it: python -m mbgan.generate run=%s n=64", shown)

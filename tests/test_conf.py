@@ -69,4 +69,5 @@ def test_known_settings_are_those_of_the_composed_config(config):
     names = known_settings()
     for name in ("total_images", "model.critic.dropout", "data.n_train", "trainer.devices"):
         assert name in names
-        assert OmegaConf.select(config("train", ["data=folder"]), name) != "missing"
+        found = OmegaConf.select(config("train", ["data=folder"]), name, default="missing")
+        assert found != "missing"

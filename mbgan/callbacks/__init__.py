@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 
+from mbgan.callbacks.guard import Guard
 from mbgan.gan import GAN
 
 C = TypeVar("C", bound=Callback)
@@ -24,7 +25,7 @@ def find(trainer: Trainer, kind: type[C]) -> C:
 
 
 class Periodic(Callback, ABC):
-    """Acts whenever the clock passes a multiple of `every` images, and when the run ends.
+    """Acts whenever the clock passes a multiple of `every` images, and when the run is done.
 
     Args:
         every: images seen between two acts, at least 1.
@@ -49,6 +50,7 @@ class Periodic(Callback, ABC):
     def on_train_batch_end(
         self, trainer: Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Act if it is time."""
-        if gan.images_seen // self.every > self._before // self.every or trainer.should_stop:
+        """Act if it is time; a run that was asked to stop does not wait for it."""
+        done = trainer.should_stop and not find(trainer, Guard).interrupted
+        if done or gan.images_seen // self.every > self._before // self.every:
             self.act(trainer, gan)

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
 from mbgan.callbacks import Periodic, find
 from mbgan.callbacks.evaluation import Evaluation
+from mbgan.callbacks.guard import Guard
 from mbgan.gan import GAN
 from mbgan.runs import Run
 
@@ -27,12 +29,21 @@ class Checkpoints(Periodic):
         self.run = Run(run_dir)
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Save the last checkpoint, and the best one if it is."""
+        """Save the last checkpoint, and the best one if it was scored just now and is."""
         self._save(trainer, self.run.checkpoint("last"))
         evaluation = find(trainer, Evaluation)
-        kids = [row[evaluation.objective] for row in evaluation.rows if row["images_seen"] > 0]
-        if kids[-1] <= min(kids):
+        kids = {row["images_seen"]: row[evaluation.objective] for row in evaluation.rows}
+        kids.pop(0, None)  # the untrained generator
+        if gan.images_seen in kids and kids[gan.images_seen] <= min(kids.values()):
             self._save(trainer, self.run.checkpoint("best"))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is time, or if the run was asked to stop."""
+        super().on_train_batch_end(trainer, gan, outputs, batch, batch_idx)
+        if find(trainer, Guard).interrupted:
+            self._save(trainer, self.run.checkpoint("last"))
 
     def _save(self, trainer: L.Trainer, path: Path) -> None:
         temporary = path.with_name(f".{path.name}.saving")

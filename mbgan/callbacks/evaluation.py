@@ -46,7 +46,7 @@ class Evaluation(Periodic):
         self.suite.extractor.to(gan.device)
         self.real = self.suite.extractor.extract(self.suite.pick(trainer.datamodule.held_out))
         self.rows = [r for r in self.run.read_metrics() if r["images_seen"] <= gan.images_seen]
-        if not self.rows or self.rows[-1]["images_seen"] < gan.images_seen:
+        if not self.rows:
             self.act(trainer, gan)
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:

@@ -37,6 +37,7 @@ class Guard(Callback):
             raise ValueError(f"callbacks.guard.check_every must be at least 1, got {check_every}")
         self.total_images, self.check_every = total_images, check_every
         self.signaled = self.interrupted = False
+        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         """Take over the signals; a run that was done already trains no further."""
@@ -45,8 +46,12 @@ class Guard(Callback):
 
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         """Give the signals back."""
-        for number, handler in getattr(self, "_handlers", {}).items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
+        """Give the signals back after an error too, where Lightning calls no teardown."""
+        self.teardown(trainer, gan, "fit")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int

@@ -61,9 +61,13 @@ class Progress(Callback):
         shown[evaluation.objective] = f"{evaluation.rows[-1][evaluation.objective]:.3g}"
         self._bar.set_postfix(shown)
 
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
+        """Close the bar after an error too, where Lightning calls no teardown."""
+        self.teardown(trainer, gan, "fit")
+
     @rank_zero_only
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
-        """Close the bar, also after an error."""
+        """Close the bar."""
         if hasattr(self, "_bar"):
             self._bar.close()
             self._redirect.__exit__(None, None, None)

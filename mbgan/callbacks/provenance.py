@@ -94,5 +94,6 @@ class Provenance(Callback):
             "status": status,
             "images_seen": gan.images_seen,
             "wall_s": round(time.monotonic() - self._clock, 1),
+            "cpu_s": round(time.process_time(), 1),  # of all threads, start-up included
         }
         self.run.write_json(self.run.status, self.record)
