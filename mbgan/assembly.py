@@ -1,10 +1,14 @@
 """Configs become objects, and run folders become generators."""
 
+import json
 import logging
+import os
+import pickle
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -13,6 +17,8 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
+from mbgan.callbacks import find
+from mbgan.callbacks.evaluation import Evaluation
 from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.gan import GAN, generate
 from mbgan.latents import fixed_latents
@@ -42,14 +48,18 @@ def assemble(cfg: DictConfig) -> Parts:
     quiet_libraries()
     devices = check_devices(cfg.trainer)
     L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
-    gan = instantiate(cfg.model)
+    gan = instantiate(cfg.model, _convert_="all")  # plain lists: checkpoints hold no config
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     datamodule = instantiate(cfg.data)
     datamodule.setup()  # last: it may decode for minutes
     trainer = instantiate(
         cfg.trainer,
+        # Not "auto", which takes Apple's GPU: nobody has tried the penalty there.
+        accelerator=pick_accelerator(cfg.trainer),
         precision=pick_precision(cfg.trainer),
         strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
+        # Of the whole batch, as on one device; torch has no such layer for the CPU.
+        sync_batchnorm=devices > 1 and pick_accelerator(cfg.trainer) != "cpu",
         logger=[instantiate(logger) for logger in cfg.logger.values()],
         callbacks=callbacks,
         default_root_dir=cfg.run_dir,
@@ -59,8 +69,6 @@ def assemble(cfg: DictConfig) -> Parts:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    for logger in trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     return Parts(gan, datamodule, trainer)
 
 
@@ -68,6 +76,8 @@ def quiet_libraries() -> None:
     """Keep from the terminal what libraries say about things that are as they should be."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # rank 0 says it all
+        logging.getLogger("mbgan").setLevel(logging.ERROR)
     for message in (
         r"Found \d+ module\(s\) in eval mode",  # the averaged generator
         "Metric `.*` will save all extracted features",  # a few hundred
@@ -95,11 +105,18 @@ def check_devices(trainer: DictConfig) -> int:
     return devices * trainer.num_nodes
 
 
+def pick_accelerator(trainer: DictConfig) -> str:
+    """Return trainer.accelerator, with auto as cuda where there is one, else cpu."""
+    if trainer.accelerator != "auto":
+        return str(trainer.accelerator)
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def pick_precision(trainer: DictConfig) -> str:
     """Return trainer.precision, with auto as bf16-mixed where the hardware multiplies bfloat16."""
     if trainer.precision != "auto":
         return str(trainer.precision)
-    if trainer.accelerator != "cpu" and torch.cuda.is_available():
+    if pick_accelerator(trainer) != "cpu":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -110,31 +127,63 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """Return the saved config of the run that cfg.resume names, with the overrides laid over it.
 
     A group that is overridden (trainer=ddp_cpu) replaces the saved one as a whole.
+
+    Raises:
+        FileNotFoundError: if there is nothing to resume.
+        ValueError: if an override is of a kind that cannot be laid over a saved config.
     """
     run = Run(Path(cfg.resume).expanduser())
     run.require(checkpoint="last")
     saved = OmegaConf.load(run.config)
     assert isinstance(saved, DictConfig), f"{run.config} was written by Hydra"
     for override in overrides:
-        key = override.lstrip("+").split("=", 1)[0].split("@", 1)[0]
-        if key != "resume" and not override.startswith("~"):
-            value = OmegaConf.select(cfg, key.replace("/", "."))
-            OmegaConf.update(saved, key.replace("/", "."), value, merge=False, force_add=True)
-    saved.run_dir = str(run.folder.absolute())
+        key = override.split("=", 1)[0]
+        if key == "experiment" or key[0] in "+~" or "@" in key or "/" in key:
+            raise ValueError(
+                f"beside resume, an override must be of a setting or a group, got {override!r}; "
+                "start a new run for it"
+            )
+        if key != "resume":
+            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
     return saved
 
 
-def save_config_once_training(parts: Parts, cfg: DictConfig, run: Run) -> None:
-    """Make cfg the run's own config as soon as it has proved to fit the checkpoint.
+def record_config(parts: Parts, cfg: DictConfig, run: Run) -> None:
+    """Let the run folder and the loggers have the config as soon as training begins.
 
-    The next resume starts from it; what was asked for stays in .hydra/resumed_*.
+    Not before: an override beside resume may prove not to fit the checkpoint. What is saved holds
+    on another day and from another folder: the extractor that `auto` chose, and absolute paths.
     """
+    extractor = find(parts.trainer, Evaluation).suite.extractor
+    cfg = cfg.copy()
+    weights = {"weights": cfg.extractor.weights} if "weights" in cfg.extractor else {}
+    target = f"{type(extractor).__module__}.{type(extractor).__name__}"
+    cfg.extractor = {"_target_": target} | (weights if extractor.name == "inception" else {})
+    cfg.run_dir, cfg.resume = str(run.folder.absolute()), None
+    if isinstance(cfg.data.root, str):
+        cfg.data.root = str(parts.datamodule.root.absolute())
 
-    def save(trainer: L.Trainer, gan: L.LightningModule) -> None:
+    def record(trainer: L.Trainer, gan: L.LightningModule) -> None:
         if trainer.is_global_zero:
             write_text(run.config, OmegaConf.to_yaml(cfg))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
 
-    parts.trainer.callbacks.append(LambdaCallback(on_train_start=save))
+    parts.trainer.callbacks.append(LambdaCallback(on_train_start=record))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint, which may hold tensors and plain values only.
+
+    Raises:
+        ValueError: if the file is damaged, or would run code.
+    """
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} must be a checkpoint of mbgan.train, got: {reason}") from None
+    return content
 
 
 def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]]:
@@ -148,7 +197,7 @@ def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]
         FileNotFoundError: if there is no such checkpoint.
     """
     path = run.require(checkpoint=checkpoint)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(path)
     generator: Generator = instantiate(OmegaConf.load(run.config).model.generator)
     prefix = "generator_ema."
     weights = content["state_dict"].items()
@@ -163,10 +212,31 @@ def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]
 
 
 def load_data(run: Run) -> MagnificationDataModule:
-    """Return a run's data, found, decoded and split as when it trained."""
+    """Return a run's data, found, decoded and split as when it trained.
+
+    Raises:
+        ValueError: if the images are not the same any more.
+    """
     datamodule: MagnificationDataModule = instantiate(OmegaConf.load(run.config).data)
     datamodule.setup()
+    check_same_data(run, datamodule)
     return datamodule
+
+
+def check_same_data(run: Run, datamodule: MagnificationDataModule) -> None:
+    """Refuse other images than the run began with: training images would become held-out ones.
+
+    Raises:
+        ValueError: if an image was added, removed or changed since.
+    """
+    then = json.loads(run.status.read_text())["data"]
+    if then["sha256"] != datamodule.sha256:
+        now = len(datamodule.train) + len(datamodule.held_out)
+        raise ValueError(
+            f"data.root must hold the images that the run began with ({then['n_train']} to train "
+            f"on, {then['n_held_out']} held out), got {now} images, some of them others; their "
+            "split would differ: bring the old ones back, or start a new run"
+        )
 
 
 def score(
@@ -185,6 +255,9 @@ def score(
         The content of scores.json: scores beside n, extractor, interval and floor.
     """
     generator, origin = load_generator(run, checkpoint)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator.to(device)
+    suite.extractor.to(device)
     real = suite.extractor.extract(suite.pick(datamodule.held_out))
     n = len(real.features)
     x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed))

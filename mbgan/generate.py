@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -27,14 +29,22 @@ def main(cfg: DictConfig) -> None:
         raise FileExistsError(f"out must be a new or empty folder, got {out}; set out=DIR")
     generator, origin = load_generator(Run(Path(cfg.run).expanduser()), cfg.checkpoint)
     lines = []
-    for start in range(0, cfg.n, 64):
-        indices = range(start, min(start + 64, cfg.n))
-        images = generate(generator, fixed_latents(indices, generator.z_dim, cfg.seed))
-        for i, image in zip(indices, images, strict=True):
-            name = f"{i:06d}.png"
-            save_png(image, out / name)
-            lines.append({"file": name, "synthetic": True, "index": i, "seed": cfg.seed, **origin})
-    write_text(out / "manifest.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    # Renamed when complete: no image lies about without the line that calls it synthetic.
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        for start in range(0, cfg.n, 64):
+            indices = range(start, min(start + 64, cfg.n))
+            images = generate(generator, fixed_latents(indices, generator.z_dim, cfg.seed))
+            for i, image in zip(indices, images, strict=True):
+                line = {"file": f"{i:06d}.png", "synthetic": True, "index": i, "seed": cfg.seed}
+                save_png(image, draft / line["file"])
+                lines.append(json.dumps(line | origin) + "\n")
+        write_text(draft / "manifest.jsonl", "".join(lines))
+        if out.is_dir():
+            out.rmdir()
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     log.info("%d images and manifest.jsonl in %s", cfg.n, out)
 
 

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mbgan.runs import Run
 
-DONE, FAILED, INTERRUPTED = 0, 1, 3  # 2, a wrong command line, is argparse's
+FAILED, INTERRUPTED = 1, 3  # exit codes; 2, a wrong command line, is argparse's
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException)
 
 
@@ -43,9 +43,20 @@ def new_or_resumed(resume: str | None, new: str) -> str:
     return str(Path(resume).expanduser())
 
 
-def config_folder(resume: str | None, now: str) -> str:
-    """Return where in the run folder Hydra writes what was asked for; a resume has its own."""
-    return ".hydra" if resume is None else f".hydra/resumed_{now}"
+def config_folder(resume: str | None, folder: str, now: str) -> str:
+    """Return where in the run folder Hydra writes what was asked for; a resume has its own.
+
+    Raises:
+        ValueError: if a new run would be written over an old one.
+    """
+    if resume is not None:
+        return f".hydra/resumed_{now}"
+    if Run(folder).status.exists():
+        raise ValueError(
+            f"hydra.run.dir must be a new folder, got {folder}, which holds a run; "
+            f"go on with resume={folder}, or name another"
+        )
+    return ".hydra"
 
 
 def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -64,6 +75,9 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
                 try:
                     check_numbers(name)
                     return function(cfg)
+                except KeyboardInterrupt:
+                    discard_new_folder()
+                    raise
                 except USER_ERRORS as error:
                     discard_new_folder()
                     if asked or HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -146,7 +160,7 @@ def known_settings() -> list[str]:
 
 
 def check_numbers(name: str) -> None:
-    """Refuse words where the config has a number; YAML takes anything.
+    """Refuse words and fractions where the config has a (whole) number; YAML takes anything.
 
     Raises:
         ValueError: if an override does.
@@ -164,19 +178,28 @@ def check_numbers(name: str) -> None:
             before, now = (x.get(part) if isinstance(x, dict) else None for x in (before, now))
         if type(before) in (int, float) and isinstance(now, str):
             raise ValueError(f"{key} must be a number, got {now!r}")
+        if type(before) is int and type(now) is float:
+            raise ValueError(f"{key} must be a whole number, got {now} (10_000 is one, 1e4 is not)")
 
 
 def discard_new_folder() -> None:
     """Remove the folder that Hydra made for a run that never began."""
     config = HydraConfig.get()
     folder = Path(config.runtime.output_dir)
-    if config.output_subdir != ".hydra" or Run(folder).status.exists():
+    # Other verbs and ranks have no folder of their own; unresolved, as it refuses old folders.
+    owns_folder = config._get_node("output_subdir")._value() is not None  # type: ignore[attr-defined]
+    resuming = any(override.startswith("resume=") for override in config.overrides.task)
+    if not owns_folder or resuming or Run(folder).status.exists():
         return
     for name in ("config", "hydra", "overrides"):
         (folder / ".hydra" / f"{name}.yaml").unlink(missing_ok=True)
     (folder / f"{config.job.name}.log").unlink(missing_ok=True)
-    for empty in (folder / ".hydra", folder, folder.parent):
+    inside = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)
+    folders = [*inside, folder]  # the innermost first: loggers have made some
+    if folder.parent.parent.name == "runs":  # our own layout, and no folder of the user's
+        folders.append(folder.parent)
+    for empty in folders:
         try:
             empty.rmdir()
         except OSError:  # not empty: somebody's files
-            return
+            continue

@@ -13,6 +13,7 @@ import wandb
 from omegaconf import OmegaConf
 
 from mbgan import evaluate, generate, train
+from mbgan.metrics.features import EfficientNetLite0
 
 
 def weights(run, checkpoint="last"):
@@ -73,9 +74,27 @@ def test_a_run_leaves_everything_behind_and_says_what_to_type_next(call, small, 
     assert kid["interval"][0] < kid["value"] < kid["interval"][1]
     assert err.strip().splitlines()[-1].startswith("images from it: python -m mbgan.generate run=")
     assert not list(run.rglob(".*.saving"))
+    kids = {row["images_seen"]: row["kid/efficientnet_lite0"] for row in rows(run)[1:]}
+    best = weights(run, "best")["counters"]["images_seen"]
+    assert kids[best] == min(kids.values())
 
 
-def test_generate_and_evaluate_take_a_run_folder(call, small, tmp_path):
+def test_the_best_checkpoint_has_the_lowest_score(call, small, tmp_path):
+    assert call(train.main, *small, "eval_every=4", "total_images=64")[0] == 0
+    kids = {r["images_seen"]: r["kid/efficientnet_lite0"] for r in rows(tmp_path / "run")[1:]}
+    best = weights(tmp_path / "run", "best")["counters"]["images_seen"]
+    assert best == min(kids, key=kids.get) != max(kids, key=kids.get)
+
+
+def test_bfloat16_trains_and_keeps_its_weights_in_float32(call, small, tmp_path):
+    code, err = call(train.main, *small, "trainer.precision=bf16-mixed", "augment=translation")
+    assert code == 0, err
+    state = weights(tmp_path / "run")["state_dict"]
+    assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
+    assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
+
+
+def test_generate_and_evaluate_take_a_run_folder(call, small, folder, tmp_path):
     run = tmp_path / "run"
     assert call(train.main, *small)[0] == 0
     code, err = call(generate.main, f"run={run}", "n=3")
@@ -91,13 +110,8 @@ def test_generate_and_evaluate_take_a_run_folder(call, small, tmp_path):
 
     before = json.loads((run / "scores.json").read_text())
     (run / "scores.json").unlink()
-    code, err = call(
-        evaluate.main,
-        f"run={run}",
-        "extractor=efficientnet_lite0",
-        "metrics.max_images=3",
-        "metrics.floor_splits=2",
-    )
+    small_suite = ("metrics.max_images=3", "metrics.floor_splits=2")
+    code, err = call(evaluate.main, f"run={run}", *small_suite)  # by the run's own extractor
     assert code == 0, err
     after = json.loads((run / "scores.json").read_text())
     assert after["scores"]["kid/efficientnet_lite0"]["value"] == pytest.approx(
@@ -105,6 +119,64 @@ def test_generate_and_evaluate_take_a_run_folder(call, small, tmp_path):
     )
     assert after["checkpoint_sha256"] == before["checkpoint_sha256"]
     assert "n_real 3, n_fake 3, extractor efficientnet_lite0" in err
+
+    next(folder.rglob("00.png")).unlink()
+    code, err = call(evaluate.main, f"run={run}", *small_suite)
+    assert code == 1
+    assert "data.root must hold the images that the run began with (13 to train on, 3 held" in err
+
+
+def test_a_new_run_is_never_written_over_an_old_one(call, small, tmp_path):
+    assert call(train.main, *small)[0] == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    code, err = call(train.main, *small, "seed=1")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "which holds a run; go on with resume=" in err
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("override", ["experiment=quick_start", "~callbacks.samples", "+seed=2"])
+def test_overrides_that_a_resume_cannot_honor_are_refused(call, small, tmp_path, override):
+    assert call(train.main, *small)[0] == 0
+    code, err = call(train.main, f"resume={tmp_path}/run", override)
+    assert code == 1
+    assert "start a new run for it" in err or "Could not append" in err
+
+
+def test_a_resume_by_another_extractor_is_refused(call, small, tmp_path, monkeypatch):
+    assert call(train.main, *small)[0] == 0
+    monkeypatch.setattr("mbgan.metrics.features.EfficientNetLite0", renamed_extractor)
+    code, err = call(train.main, f"resume={tmp_path}/run", "total_images=80")
+    assert code == 1
+    assert "extractor must be one for the whole run and all ranks, got other" in err
+
+
+def renamed_extractor():
+    extractor = EfficientNetLite0()
+    extractor.name = "other"
+    return extractor
+
+
+def test_a_damaged_checkpoint_is_named(call, small, tmp_path):
+    assert call(train.main, *small)[0] == 0
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    path.write_bytes(path.read_bytes()[:-1000])
+    code, err = call(train.main, f"resume={tmp_path}/run", "total_images=80")
+    assert code == 1
+    assert f"{path} must be a checkpoint of mbgan.train" in err.splitlines()[-1]
+
+
+@pytest.mark.ddp
+def test_a_run_goes_on_with_other_devices_and_loggers(call, small, tmp_path):
+    assert call(train.main, *small)[0] == 0
+    more = [f"resume={tmp_path}/run", "trainer=ddp_cpu", "logger=tensorboard", "total_images=80"]
+    pair = process(more)
+    _, err = pair.communicate(timeout=300)
+    assert pair.returncode == 0, err
+    assert rows(tmp_path / "run")[-1]["images_seen"] == 80
+    assert list((tmp_path / "run/tensorboard").rglob("events*"))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert (record["devices"], record["earlier"][0]["devices"]) == (2, 1)
 
 
 def test_a_longer_run_is_the_shorter_one_resumed(call, small, tmp_path):
@@ -148,7 +220,7 @@ def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number):
     victim.send_signal(number)
     _, err = victim.communicate(timeout=120)
     assert victim.returncode == 3, err
-    assert "go on with: python -m mbgan.train resume=" in err.splitlines()[-1]
+    assert "go on: python -m mbgan.train resume=" in err.splitlines()[-1]
     assert weights(tmp_path / "run")["counters"]["images_seen"] > 0
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "interrupted"
     assert len(rows(tmp_path / "run")) == 1  # no evaluation stood between the signal and the save
@@ -214,6 +286,8 @@ WRONG = {
     "magnification=7x": "40x",
     "data.root=/nowhere": "/nowhere",
     "data.held_out=2": "held_out",
+    "batch_size=16.5": "batch_size must be a whole number, got 16.5",
+    "model.make_opt_d.lr=-1": "Invalid learning rate: -1",
     "data.n_train=99": "n_train",
     "metrics.max_images=1": "metrics.max_images must be null or at least 2, got 1",
     "hydra.run.dir=/proc/run": "/proc/run",
@@ -289,7 +363,7 @@ def test_help_shows_every_setting(verb):
     command = [sys.executable, "-m", f"mbgan.{verb}", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     key = {
-        "train": "total_images: 500000",
+        "train": "total_images: 2000000",
         "generate": "checkpoint: best",
         "evaluate": "checkpoint: best",
     }

@@ -9,9 +9,7 @@ python -m mbgan.train experiment=first_light data.root="$1" hydra.run.dir="$run"
 
 cp "$run/metrics.csv" "$here/results.csv"
 cp "$run/scores.json" "$run/run.json" "$here/"
-cp "$run/samples/$(ls "$run/samples" | grep -v real | tail -n 1)" "$here/figures/samples.png"
-cp "$run/samples/000000000.png" "$here/figures/untrained.png"
-python "$here/curve.py"
+python "$here/figures.py" "$run/samples"
 # What names the machine and its folders is nobody's business.
 python - "$here" <<'PYTHON'
 import json, pathlib, sys

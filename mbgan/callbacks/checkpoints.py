@@ -29,18 +29,21 @@ class Checkpoints(Periodic):
         self.run = Run(run_dir)
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Save the last checkpoint, and the best one if it was scored just now and is."""
+        """Save the last checkpoint."""
         self._save(trainer, self.run.checkpoint("last"))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the best checkpoint if it was scored just now and is, then the last if it is time.
+
+        In this order: a run killed in between scores the best one again.
+        """
         evaluation = find(trainer, Evaluation)
         kids = {row["images_seen"]: row[evaluation.objective] for row in evaluation.rows}
         kids.pop(0, None)  # the untrained generator
         if gan.images_seen in kids and kids[gan.images_seen] <= min(kids.values()):
             self._save(trainer, self.run.checkpoint("best"))
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save if it is time, or if the run was asked to stop."""
         super().on_train_batch_end(trainer, gan, outputs, batch, batch_idx)
         if find(trainer, Guard).interrupted:
             self._save(trainer, self.run.checkpoint("last"))
@@ -50,7 +53,7 @@ class Checkpoints(Periodic):
         try:
             trainer.save_checkpoint(temporary)  # on every rank: some strategies gather weights
             if trainer.is_global_zero:
-                with temporary.open("rb") as file:
+                with temporary.open("r+b") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
         finally:

@@ -42,10 +42,20 @@ class Evaluation(Periodic):
         return f"kid/{self.suite.extractor.name}"
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Extract the real features and score the start; forget what a resume undoes."""
+        """Extract the real features and score the start; forget what a resume undoes.
+
+        Raises:
+            ValueError: if the ranks, or this run and its resumed one, differ in extractor.
+        """
+        name = trainer.strategy.broadcast(self.suite.extractor.name)
+        self.rows = [r for r in self.run.read_metrics() if r["images_seen"] <= gan.images_seen]
+        if name != self.suite.extractor.name or any(self.objective not in r for r in self.rows):
+            raise ValueError(
+                f"extractor must be one for the whole run and all ranks, got "
+                f"{self.suite.extractor.name}; name it: extractor=inception or another"
+            )
         self.suite.extractor.to(gan.device)
         self.real = self.suite.extractor.extract(self.suite.pick(trainer.datamodule.held_out))
-        self.rows = [r for r in self.run.read_metrics() if r["images_seen"] <= gan.images_seen]
         if not self.rows:
             self.act(trainer, gan)
 

@@ -50,8 +50,10 @@ class Guard(Callback):
             signal.signal(number, handler)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        """Give the signals back after an error too, where Lightning calls no teardown."""
+        """After an error, where Lightning calls no teardown: end the ranks that wait for this."""
         self.teardown(trainer, gan, "fit")
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
@@ -68,9 +70,10 @@ class Guard(Callback):
         if (batch_idx + 1) % self.check_every and not trainer.should_stop:
             return
         broken = [name for name, loss in gan.losses.items() if not torch.isfinite(loss)]
-        if broken:
+        if trainer.strategy.reduce_boolean_decision(bool(broken), all=False):  # on any rank
+            names = " and ".join(broken) or "a loss on another rank"
             raise FloatingPointError(
-                f"{' and '.join(broken)} became infinite or NaN after {gan.images_seen} images; "
+                f"{names} became infinite or NaN after {gan.images_seen} images; "
                 "the last checkpoint is from before; try a lower model.make_opt_d.lr or "
                 "trainer.precision=32-true"
             )

@@ -1,5 +1,6 @@
 """run.json: what was run, on what, from which code and data, and how it ended."""
 
+import json
 import platform
 import subprocess
 import time
@@ -52,8 +53,13 @@ class Provenance(Callback):
         """Write what is known before the first batch."""
         self._clock = time.monotonic()
         data = trainer.datamodule
+        earlier: list[dict[str, Any]] = []  # what a resume goes on from
+        if gan.images_seen > 0 and self.run.status.is_file():
+            last = json.loads(self.run.status.read_text())
+            earlier = [*last.pop("earlier", []), last]
         self.record = {
             "status": "running",
+            "earlier": earlier,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in PACKAGES},

@@ -1,6 +1,7 @@
 """Pictures of the run: the same latents through training, as one PNG an evaluation."""
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -33,10 +34,11 @@ class Samples(Periodic):
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Draw the start, and the first training images beside it."""
+        """Draw the start, and training images beside it."""
         self.z = fixed_latents(range(self.n), gan.generator.z_dim, self.seed)
-        real = torch.from_numpy(trainer.datamodule.train[: self.n])
-        save_png(grid(real), self.run.samples / "real.png")
+        train = trainer.datamodule.train  # sorted by name: spread over classes and patients
+        spread = np.linspace(0, len(train) - 1, min(self.n, len(train))).astype(int)
+        save_png(grid(torch.from_numpy(train[spread])), self.run.samples / "real.png")
         if gan.images_seen == 0:
             self.act(trainer, gan)
 

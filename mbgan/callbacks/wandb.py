@@ -1,10 +1,15 @@
 """Weights & Biases, which must neither ask for a key nor wait for a network."""
 
+import logging
 import netrc
 import os
+import sys
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch.loggers import WandbLogger
+
+log = logging.getLogger(__name__)
 
 
 def has_key() -> bool:
@@ -31,6 +36,20 @@ def wandb_logger(
     folder = Path(save_dir)
     mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
     name = f"{folder.parent.name}/{folder.name}"
-    return WandbLogger(
-        name=name, save_dir=save_dir, project=project, group=group, tags=list(tags or []), mode=mode
-    )
+    make = partial(WandbLogger, name, save_dir, project=project, group=group, tags=list(tags or []))
+    logger = make(mode=mode)
+    if mode == "online":
+        from wandb.errors import Error  # loads all of wandb, which the logger has done by now
+
+        try:
+            _ = logger.experiment  # connects
+        except Error as error:
+            log.warning("wandb: offline, as the server did not answer (%s)", error)
+            logger = make(mode="offline")
+    return logger
+
+
+def finish() -> None:
+    """End the W&B run, if there is one: the next job of a sweep begins its own."""
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()

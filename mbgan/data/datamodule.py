@@ -5,7 +5,6 @@ from collections import Counter
 from pathlib import Path
 
 import lightning as L
-import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -112,7 +111,7 @@ class MagnificationDataModule(L.LightningDataModule):
             )
         start: int = self.trainer.lightning_module.images_drawn  # type: ignore[assignment]
         stream = BatchStream(self.train, batch_size, self.seed, start, self.d4, rank, world_size)
-        on_gpu = torch.cuda.is_available()
+        on_gpu = self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(stream, batch_size=None, num_workers=self.num_workers, pin_memory=on_gpu)
 
 

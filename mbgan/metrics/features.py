@@ -59,7 +59,7 @@ class Extractor(nn.Module):
         device = next(self.network.parameters()).device
         with torch.autocast(device.type, enabled=False):
             parts = [self(batch.to(device)) for batch in x.split(batch_size)]
-        features, logits = (torch.cat(part).double().cpu() for part in zip(*parts, strict=True))
+        features, logits = (torch.cat(part).cpu().double() for part in zip(*parts, strict=True))
         return Features(features, logits)
 
 

@@ -55,8 +55,9 @@ class Suite:
     def full(self, real: Features, fake: Features) -> dict[str, dict[str, Any]]:
         """Return each score with all that is known of its uncertainty.
 
-        KID has a 95 % interval over images; KID and FID have the real-vs-real floor, what random
-        halves of the reals score against each other (at half of n_real): no score can mean less.
+        KID has a 95 % interval over images, as if they were independent: too narrow where
+        patients gave several. KID and FID have the real-vs-real floor, what random halves of the
+        reals score against each other, at half of n_real; FID's bias is larger there.
         """
         result: dict[str, dict[str, Any]] = {
             key: {"value": value} for key, value in self.scores(real, fake).items()
@@ -65,6 +66,7 @@ class Suite:
         if len(real.features) >= 3:
             value, error = result[f"kid/{name}"]["value"], kid_error(real.features, fake.features)
             result[f"kid/{name}"]["interval"] = [value - 1.96 * error, value + 1.96 * error]
+            result[f"kid/{name}"]["interval_over"] = "images"
         n, rng = len(real.features) // 2, np.random.default_rng(seed_of("floor"))
         halves: dict[str, list[float]] = {"kid": [], "fid": []}
         for _ in range(self.floor_splits if n >= 2 else 0):

@@ -58,7 +58,8 @@ class WGANCritic(Critic):
     Args:
         image_size: side of the images in pixels, a power of two from 16 to 256.
         width: filters of the first layer; 64 in the paper.
-        dropout: share of activations set to zero after each layer; 0.3 in the paper.
+        dropout: share of activations set to zero; 0.3 in the paper, which does not say after
+            which layers: here after each.
 
     Raises:
         ValueError: if image_size, width or dropout is out of range.

@@ -33,8 +33,8 @@ def nowhere(monkeypatch, tmp_path):
 
 
 def test_lite0_is_trained(lite0):
-    """Its weights tell two textures apart far better than those of a random network would."""
-    assert lite0.sha256.startswith("57934424")  # the hash that its file name states
+    """The file's hash is the one that its name states."""
+    assert lite0.sha256.startswith("57934424")
 
 
 def test_features_do_not_depend_on_the_batch(lite0, images):

@@ -1,16 +1,24 @@
-"""Draw results.csv: held-out KID over the run, with what it is to be compared with."""
+"""Draw results.csv, held-out KID over the run, and keep a part of the last samples.
+
+python figures.py SAMPLES, the folder samples/ of the run.
+"""
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from PIL import Image
 
 HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Write figures/curve.png."""
+    """Write figures/curve.png and figures/samples.png."""
+    *_, last = sorted(Path(sys.argv[1]).glob("0*.png"))
+    with Image.open(last) as sheet:  # 8 x 8 images; five rows stay under 500 kB
+        sheet.crop((0, 0, sheet.width, sheet.height * 5 // 8)).save(HERE / "figures/samples.png")
     rows = list(csv.DictReader((HERE / "results.csv").open()))
     scores = json.loads((HERE / "scores.json").read_text())
     key = f"kid/{scores['extractor']}"
