@@ -6,6 +6,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +47,7 @@ def assemble(cfg: DictConfig) -> Parts:
         FileNotFoundError: if the images are not there.
     """
     quiet_libraries()
+    cfg = deepcopy(cfg)  # instantiate writes what ${...} stands for into the config it is given
     devices = check_devices(cfg.trainer)
     L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
     gan = instantiate(cfg.model, _convert_="all")  # plain lists: checkpoints hold no config

@@ -135,9 +135,12 @@ def one_line(error: BaseException) -> str:
         close = difflib.get_close_matches(name, known_settings(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return f"no setting is called {name!r}{hint} (--help lists them all)"
-    while isinstance(error.__cause__, USER_ERRORS):
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines()]
+    while isinstance(error.__cause__, USER_ERRORS) and not isinstance(error, OSError):
+        error = error.__cause__  # an OSError with a cause is already ours
+    message = str(error)
+    if isinstance(error, OSError) and error.filename is None and error.strerror:
+        message = error.strerror  # a sentence of ours, without its number
+    lines = [line.strip() for line in message.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
     return " ".join(lines) or type(error).__name__
 

@@ -1,11 +1,13 @@
 """The verbs from the command line, on sixteen small images."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,7 +67,8 @@ def test_a_run_leaves_everything_behind_and_says_what_to_type_next(call, small, 
     names = {p.name for p in (run / "samples").iterdir()}
     assert names == {"000000000.png", "000000024.png", "000000040.png", "real.png"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
-    assert OmegaConf.load(run / ".hydra/config.yaml").total_images == 40
+    saved = OmegaConf.to_container(OmegaConf.load(run / ".hydra/config.yaml"), resolve=False)
+    assert (saved["total_images"], saved["metrics"]["extractor"]) == (40, "${extractor}")
     record = json.loads((run / "run.json").read_text())
     assert (record["status"], record["images_seen"]) == ("done", 40)
     assert len(record["data"]["sha256"]) == 64
@@ -92,6 +95,25 @@ def test_bfloat16_trains_and_keeps_its_weights_in_float32(call, small, tmp_path)
     state = weights(tmp_path / "run")["state_dict"]
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float32}
     assert json.loads((tmp_path / "run/run.json").read_text())["precision"] == "bf16-mixed"
+
+
+def test_a_full_disk_is_named_with_the_way_out_and_keeps_the_old_checkpoint(
+    call, small, tmp_path, monkeypatch
+):
+    assert call(train.main, *small)[0] == 0
+    before = (tmp_path / "run/checkpoints/last.ckpt").read_bytes()
+
+    def full(self, path, *args):
+        Path(path).write_bytes(b"half a checkp")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lightning.Trainer.save_checkpoint", full)
+    code, err = call(train.main, f"resume={tmp_path}/run", "total_images=80")
+    assert code == 1
+    assert ".ckpt (No space left on device); make room there" in err.splitlines()[-1]
+    assert f"resume={tmp_path}/run" in err.splitlines()[-1]
+    assert (tmp_path / "run/checkpoints/last.ckpt").read_bytes() == before
+    assert not list((tmp_path / "run/checkpoints").glob(".*"))
 
 
 def test_generate_and_evaluate_take_a_run_folder(call, small, folder, tmp_path):

@@ -4,6 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 run=$(mktemp -d)/first_light
+mkdir -p "$here/figures"
 
 python -m mbgan.train experiment=first_light data.root="$1" hydra.run.dir="$run" "${@:2}"
 

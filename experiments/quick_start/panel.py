@@ -8,13 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
-COLUMNS, SIDE, GAP, ZOOM = 10, 64, 2, 2
+COLUMNS, SIDE, GAP, ZOOM = 8, 64, 2, 2
 STEP = SIDE + GAP  # of the sheets that a run leaves in samples/
 
 
 def main() -> None:
     """Write figures/panel.png: 10x drawn, 10x generated, 100x drawn, 100x generated."""
-    panel = Image.new("RGB", (COLUMNS * STEP - GAP, 4 * STEP + 2 * GAP), "white")
+    panel = Image.new("RGB", (COLUMNS * STEP - GAP, 4 * STEP + GAP), "white")
     top = 0
     for magnification in ("10x", "100x"):
         samples = Path(sys.argv[1], magnification, "samples")
@@ -23,7 +23,7 @@ def main() -> None:
             with Image.open(sheet) as images:
                 for i in range(COLUMNS):
                     # Spread over the sheet, which runs through the patients.
-                    row, column = divmod(i * 6, 8)
+                    row, column = divmod(i * 9, 8)
                     box = (column * STEP, row * STEP, column * STEP + SIDE, row * STEP + SIDE)
                     panel.paste(images.crop(box), (i * STEP, top))
             top += STEP

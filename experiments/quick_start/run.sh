@@ -3,6 +3,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 runs=$(mktemp -d)
+mkdir -p "$here/figures"
 
 for magnification in 10x 100x; do
   python -m mbgan.train experiment=quick_start extractor=efficientnet_lite0 \

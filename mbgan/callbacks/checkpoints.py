@@ -56,6 +56,12 @@ class Checkpoints(Periodic):
                 with temporary.open("r+b") as file:
                     os.fsync(file.fileno())
                 temporary.replace(path)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write {path} ({error.strerror}); make room there, then go on from the "
+                f"checkpoint before with resume={self.run.folder}",
+            ) from error
         finally:
             if trainer.is_global_zero:
                 temporary.unlink(missing_ok=True)
