@@ -138,6 +138,10 @@ def one_line(error: BaseException) -> str:
     while isinstance(error.__cause__, USER_ERRORS) and not isinstance(error, OSError):
         error = error.__cause__  # an OSError with a cause is already ours
     message = str(error)
+    missing = re.search(r"Missing mandatory value: (\S+)", message)
+    if missing:
+        name = missing[1]
+        return f"{name} must be given, as in {name}=VALUE (--help says what it is)"
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         message = error.strerror  # a sentence of ours, without its number
     lines = [line.strip() for line in message.splitlines()]

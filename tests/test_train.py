@@ -330,6 +330,16 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("verb", "words", "name"), [(train, ["data=folder"], "data.root"), (generate, [], "run")]
+)
+def test_what_must_be_given_is_named(call, tmp_path, verb, words, name):
+    words = [*words, "extractor=efficientnet_lite0"] if verb is train else words
+    code, err = call(verb.main, *words, f"hydra.run.dir={tmp_path}/run")
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"{name} must be given, as in {name}=VALUE" in err
+
+
 def test_resuming_what_is_no_run_is_refused_and_makes_no_folder(call, tmp_path):
     code, err = call(train.main, f"resume={tmp_path}/none")
     assert (code, err.count("\n")) == (1, 1)
