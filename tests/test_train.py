@@ -207,6 +207,8 @@ def test_a_longer_run_is_the_shorter_one_resumed(call, small, tmp_path):
     before = weights(tmp_path / "run")["counters"]
     assert call(train.main, f"resume={tmp_path}/run")[0] == 0  # done already: nothing is added
     assert weights(tmp_path / "run")["counters"] == before
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:  # scored, then killed before saving
+        file.write(json.dumps(rows(tmp_path / "run")[-1] | {"images_seen": 48}) + "\n")
     code, err = call(train.main, f"resume={tmp_path}/run", "total_images=80")
     assert code == 0, err
     whole = [*small, "total_images=80", f"hydra.run.dir={tmp_path}/whole"]
