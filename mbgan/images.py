@@ -3,8 +3,11 @@
 import math
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -55,3 +58,22 @@ def save_png(image: Tensor, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class Rows:
+    """Some images of an array that may be on disk; copied only when they are asked for.
+
+    Args:
+        array: images [N, 3, S, S], uint8.
+        index: of these images [n].
+    """
+
+    def __init__(self, array: NDArray[np.uint8], index: NDArray[np.int64]) -> None:
+        self.array, self.index = array, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        """Return copies of images, given by their places here."""
+        return self.array[self.index[rows]]

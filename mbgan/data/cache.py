@@ -16,8 +16,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from mbgan.data.folder import ImageFile, UnreadableImage, decode
-from mbgan.runs import sha256_of
+from mbgan.data.decode import UnreadableImage, decode
+from mbgan.data.folder import ImageFile
 
 log = logging.getLogger(__name__)
 
@@ -143,11 +143,9 @@ def _build(stem: Path, files: Sequence[ImageFile], image_size: int) -> None:
 def _decode(path: Path, image_size: int) -> tuple[NDArray[np.uint8] | str, str]:
     """Return the image, or the reason why there is none, and the file's hash."""
     try:
-        return decode(path, image_size), sha256_of(path)
+        return decode(path, image_size)
     except UnreadableImage as error:
         return str(error), ""
-    except OSError as error:  # read once, but not twice
-        return str(error.strerror or error), ""
 
 
 def _write_header(out: IO[bytes], n: int, image_size: int) -> None:

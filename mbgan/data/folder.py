@@ -1,22 +1,16 @@
-"""Images in a folder nested in any way: found with what their paths tell, and decoded."""
+"""Images in a folder nested in any way: found with what their paths tell."""
 
 import logging
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-# Also what is often misnamed .jpg or .png; not EPS and the like, which start other programs.
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")
-MAX_PIXELS = 178_956_970  # twice PIL's MAX_IMAGE_PIXELS, where PIL itself refuses
 
 # 100x, 2.5x, 100 x, x100; not 0x40, 256x256 or 224 x 224.
 _NUMBER, _X = r"([1-9]\d{0,3}(?:\.\d+)?|0\.\d+)", r"[x\u00d7]"
@@ -42,18 +36,109 @@ class ImageFile:
     patient: str | None
 
 
-class UnreadableImage(ValueError):
-    """A file that holds no image we can decode; its message is the reason, in a few words."""
+@dataclass(frozen=True)
+class Naming:
+    """How the paths below a folder tell magnification, class and patient.
+
+    The part of a path nearest to the file decides; the folder's own name counts only if it is a
+    magnification and nothing else. The class is the nearest folder that tells something beyond
+    magnification and patient. Patterns are regular expressions with one group, searched in the
+    path; without one, the habits above (100x, 100X, x100; patient03, case-12, slide_7) are tried.
+
+    Args:
+        magnification: of all images whose paths tell none.
+        magnification_pattern: finds the magnification.
+        class_pattern: finds the class.
+        patient_pattern: finds the patient.
+        magnifications: what folder names mean, such as {"high": "400x"}.
+        classes: what classes found in paths mean, such as {"lca": "large_cell"}.
+
+    Raises:
+        ValueError: if a pattern is not a regular expression with one group.
+    """
+
+    magnification: str | None = None
+    magnification_pattern: str | None = None
+    class_pattern: str | None = None
+    patient_pattern: str | None = None
+    magnifications: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in ("magnification", "class", "patient"):
+            self._pattern(kind)
+
+    def place(self, path: Path, root: Path) -> ImageFile:
+        """Return what the path of an image below root tells."""
+        # Not as printable: its escapes, such as \x80, would be read as magnifications.
+        name = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "replace")
+        folders = PurePosixPath(name).parts[:-1]
+        meant = {key.strip().casefold(): value for key, value in self.magnifications.items()}
+        named = next((f for f in (*folders[::-1], root.name) if f.casefold() in meant), None)
+        if named is not None:
+            magnification: str | None = _spelled(meant[named.casefold()])
+        elif pattern := self._pattern("magnification"):
+            found = _search(pattern, name)
+            magnification = found and _spelled(found)
+        else:
+            magnification = _magnification((*folders, path.stem)) or _whole_magnification(root.name)
+        patient = self._patient(name)
+        if class_pattern := self._pattern("class"):
+            label = _label((_search(class_pattern, name) or "",), [])
+        else:
+            own = self._pattern("patient")
+            nothing = [_MAGNIFICATION, *_PATIENTS, *([own] if own else [])]  # tells no class
+            label = _label(tuple(f for f in folders if f not in (named, patient)), nothing)
+        classes = {_label((key,), []): value for key, value in self.classes.items()}
+        return ImageFile(
+            path,
+            _printable(path.relative_to(root)),
+            magnification or (self.magnification and _spelled(self.magnification)),
+            classes.get(label, label),
+            patient,
+        )
+
+    def _pattern(self, kind: str) -> re.Pattern[str] | None:
+        text = getattr(self, f"{kind}_pattern")
+        return None if text is None else _compile(f"{kind}_pattern", text)
+
+    def _patient(self, name: str) -> str | None:
+        if pattern := self._pattern("patient"):
+            patient = (_search(pattern, name) or "").strip()
+            return None if patient.casefold() in ("", "unknown") else patient
+        numbers = next((ids for p in _PATIENTS if (ids := p.findall(name))), None)
+        return str(int(numbers[-1])) if numbers else None  # 03 and 3 are one patient
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds."""
+
+    files: list[ImageFile]  # sorted by name
+    ignored: Counter[str]  # other files, by extension
+    closed: list[str]  # folders that could not be read
+
+
+def scan(root: Path, naming: Naming) -> Scan:
+    """Return all images below root; links are followed, each folder once.
+
+    Raises:
+        FileNotFoundError: if root is missing.
+        NotADirectoryError: if root is a file.
+    """
+    if not root.is_dir():
+        if root.exists():
+            raise NotADirectoryError(f"data.root must be a folder, got the file {root}")
+        raise FileNotFoundError(f"no folder {root}; set data.root=DIR to the folder of your images")
+    ignored, closed = Counter[str](), list[str]()
+    files = [naming.place(path, root) for path in _walk(root, ignored, closed)]
+    return Scan(sorted(files, key=lambda file: file.name), ignored, closed)
 
 
 def find_images(
     root: str | Path, magnification: str, patient_pattern: str | None = None
 ) -> list[ImageFile]:
-    r"""Return the images of one magnification below root, sorted by name.
-
-    The part of a path nearest to the file decides; root's own name counts only if it is the
-    magnification and nothing else. The class is the nearest folder that tells something beyond
-    magnification and patient. Links are followed, each folder once.
+    """Return the images of one magnification below root, sorted by name.
 
     Args:
         root: folder of images, nested in any way.
@@ -67,36 +152,24 @@ def find_images(
         ValueError: if patient_pattern is not a regular expression with one group.
     """
     root = Path(root).expanduser().absolute()
-    if not root.is_dir():
-        if root.exists():
-            raise NotADirectoryError(f"data.root must be a folder, got the file {root}")
-        raise FileNotFoundError(f"no folder {root}; set data.root=DIR to the folder of your images")
-    pattern = _compile(patient_pattern) if patient_pattern is not None else None
     wanted = _whole_magnification(magnification)
-    nothing = [_MAGNIFICATION, *_PATIENTS, *([pattern] if pattern else [])]  # tells no class
-    files, there = [], Counter[str]()
-    for path in _walk(root):
-        name = path.relative_to(root).as_posix()
-        folders = PurePosixPath(name).parts[:-1]
-        found = _magnification((*folders, path.stem)) or _whole_magnification(root.name)
-        there[found or (folders[0] if folders else "without one")] += 1
-        if wanted is None:  # a plain folder name
-            plain = magnification.strip().casefold()
-            found = next((f for f in (*folders[::-1], root.name) if f.casefold() == plain), None)
-        if found and wanted in (found, None):
-            patient = _patient(name, pattern)
-            telling = tuple(f for f in folders if f not in (found, patient))
-            files.append(ImageFile(path, name, found, _label(telling, nothing), patient))
-    if not files:
+    plain = {} if wanted else {magnification: magnification}
+    files = scan(root, Naming(patient_pattern=patient_pattern, magnifications=plain)).files
+    found = [file for file in files if file.magnification == (wanted or magnification)]
+    if not found:
+        there = Counter(
+            f.magnification or (PurePosixPath(f.name).parts[0] if "/" in f.name else "without one")
+            for f in files
+        )
         others = ", ".join(f"{key} ({n})" for key, n in there.most_common(12))  # fits one line
         raise FileNotFoundError(
             f"no images of magnification {magnification!r} under {root} (looked for "
             f"*{', *'.join(EXTENSIONS)}); there are {others or 'no images at all'}"
         )
-    return sorted(files, key=lambda file: file.name)
+    return found
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _walk(root: Path, ignored: Counter[str], closed: list[str]) -> Iterator[Path]:
     # Links wait until all true folders are done: a folder reached both ways keeps its true name.
     # A link to a folder above root would bring in all that lies beside root.
     folders, links, seen = [root], list[Path](), set(root.resolve().parents)
@@ -108,16 +181,29 @@ def _walk(root: Path) -> Iterator[Path]:
         try:
             entries = sorted(folder.iterdir())
         except OSError as error:
-            log.warning("leaving out the folder %s (%s)", folder, error.strerror)
+            name = _printable(folder.relative_to(root))
+            log.warning("leaving out the folder %s (%s)", name, error.strerror)
+            closed.append(name)
             continue
         for entry in entries:
             if entry.name.startswith("."):  # also ._name, which macOS puts beside each file
                 continue
-            if entry.is_dir():
+            # By os.path, as pathlib raises where a link leads into a closed folder.
+            if os.path.isdir(entry):
                 (links if entry.is_symlink() else folders).append(entry)
-            # A broken link is a lost image: found here, so that decoding reports it.
-            elif entry.suffix.lower() in EXTENSIONS and (entry.is_file() or entry.is_symlink()):
+            # A broken link is a lost image: found here, so that decoding reports it. Pipes and
+            # devices, also behind a link, are none: reading them may never end.
+            elif entry.suffix.lower() in EXTENSIONS and (
+                os.path.isfile(entry) or not os.path.exists(entry)
+            ):
                 yield entry
+            else:
+                ignored[entry.suffix.lower() or "without extension"] += 1
+
+
+def _printable(path: Path) -> str:
+    """Return a POSIX path that can be printed and saved, also where its bytes are no UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _whole_magnification(text: str) -> str | None:
@@ -133,26 +219,27 @@ def _magnification(parts: tuple[str, ...]) -> str | None:
     return None
 
 
-def _compile(patient_pattern: str) -> re.Pattern[str]:
+def _spelled(magnification: object) -> str:
+    """Return "100x" for 100X and its like; anything else is a name, and stays."""
+    return _whole_magnification(str(magnification)) or str(magnification)
+
+
+def _compile(argument: str, text: str) -> re.Pattern[str]:
     try:
-        pattern = re.compile(patient_pattern)
+        pattern = re.compile(text)
         if pattern.groups != 1:
             raise re.error(f"{pattern.groups} groups")
     except re.error as error:
         raise ValueError(
-            "patient_pattern must be a regular expression with one group, "
-            f"got {patient_pattern!r} ({error}); an example is 'patient([0-9]+)'"
+            f"{argument} must be a regular expression with one group, "
+            f"got {text!r} ({error}); an example is 'patient([0-9]+)'"
         ) from None
     return pattern
 
 
-def _patient(name: str, pattern: re.Pattern[str] | None) -> str | None:
-    if pattern is None:
-        found = next((ids for p in _PATIENTS if (ids := p.findall(name))), None)
-        return str(int(found[-1])) if found else None  # 03 and 3 are one patient
+def _search(pattern: re.Pattern[str], name: str) -> str | None:
     match = pattern.search(name)
-    patient = (match[1] or "").strip() if match else ""
-    return None if patient.casefold() in ("", "unknown") else patient
+    return match[1] if match else None
 
 
 def _label(folders: tuple[str, ...], nothing: list[re.Pattern[str]]) -> str:
@@ -162,53 +249,3 @@ def _label(folders: tuple[str, ...], nothing: list[re.Pattern[str]]) -> str:
         if text := re.sub(r"[\W_]+", "_", text).strip("_").lower():
             return text
     return "unknown"
-
-
-def decode(path: Path, image_size: int) -> NDArray[np.uint8]:
-    """Return the image [3, image_size, image_size], RGB, upright, on white where transparent.
-
-    Of several pages the first; shrunk by area averaging, enlarged by bicubic interpolation, with
-    the sides' ratio given up as in the paper (sec. III.B).
-
-    Raises:
-        UnreadableImage: if there is no such image in the file, whatever is wrong with it.
-    """
-    try:
-        if not path.stat().st_size:
-            raise UnreadableImage("an empty file")
-        with Image.open(path, formats=FORMATS) as file:
-            if file.width * file.height > MAX_PIXELS:  # also where PIL's own limit was lifted
-                raise Image.DecompressionBombError
-            image = _to_rgb(ImageOps.exif_transpose(file))
-        # Each side by itself: one may shrink while the other grows.
-        small = (min(image.width, image_size), min(image.height, image_size))
-        image = image.resize(small, Image.Resampling.BOX)
-        image = image.resize((image_size, image_size), Image.Resampling.BICUBIC)
-        return np.ascontiguousarray(np.moveaxis(np.asarray(image), -1, 0))
-    except Exception as error:  # PIL's readers raise some fifteen kinds, from KeyError to zlib's
-        raise UnreadableImage(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS} pixels"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known kind"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return (str(error).splitlines() or [type(error).__name__])[0][:80]
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I":
-        raise UnreadableImage("32-bit or signed gray levels of unknown range; save as 8 or 16 bit")
-    # PIL's convert clips these at 255.
-    if image.mode == "F" or image.mode.startswith("I;16"):
-        levels = np.asarray(image, dtype=np.float32) / (1 if image.mode == "F" else 65535)
-        if not (levels.min() >= 0 and levels.max() <= 1):  # also NaN
-            raise UnreadableImage("float levels outside 0 to 1; save as 8 or 16 bit")
-        return Image.fromarray(np.rint(levels * 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")

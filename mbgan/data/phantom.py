@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from mbgan.data.phantom_cells import SIDE, Field, Nucleus
+from mbgan.data.phantom_faults import plant_faults
 from mbgan.data.phantom_stain import stain
 from mbgan.data.phantom_tissue import DRAW, UM_PER_PIXEL, Habit, lay_out
 
@@ -195,7 +196,9 @@ def plan(counts: Mapping[str, int] = COUNTS) -> list[Job]:
     return jobs
 
 
-def phantom_dir(cache_dir: str | Path, seed: int = 0, counts: Mapping[str, int] = COUNTS) -> Path:
+def phantom_dir(
+    cache_dir: str | Path, seed: int = 0, counts: Mapping[str, int] = COUNTS, faults: int = 0
+) -> Path:
     """Return the folder of the drawn data set, drawing it on first use.
 
     It holds `<magnification>/<class>/patient<NN>_<NNNN>.jpg`, and for each picture its nuclei
@@ -206,13 +209,15 @@ def phantom_dir(cache_dir: str | Path, seed: int = 0, counts: Mapping[str, int] 
         cache_dir: parent folder; `~` is expanded.
         seed: of every picture.
         counts: pictures per magnification, at least 1 each.
+        faults: how many to plant of each fault at each magnification (`plant_faults`).
 
     Raises:
-        ValueError: if a magnification is unknown or a count is below 1.
+        ValueError: if a magnification is unknown, or a count is below 1 or too low for the faults.
     """
     jobs = plan(counts)
     sizes = "_".join(f"{m}-{n}" for m, n in sorted(counts.items()))
-    final = Path(cache_dir).expanduser() / f"phantom_v{VERSION}_seed{seed}_{sizes}"
+    name = f"phantom_v{VERSION}_seed{seed}_{sizes}" + (f"_faults{faults}" if faults else "")
+    final = Path(cache_dir).expanduser() / name
     if final.is_dir():
         return final
     log.info("drawing the phantom data set: %d images into %s", len(jobs), final)
@@ -220,9 +225,12 @@ def phantom_dir(cache_dir: str | Path, seed: int = 0, counts: Mapping[str, int] 
     draft = final.parent / f".{final.name}.{uuid.uuid4().hex}"  # not mkdtemp: others may read it
     draft.mkdir()
     try:
-        # loky, because its workers do not import the caller's __main__ with all of torch.
-        workers = min(len(jobs) // 8 or 1, os.cpu_count() or 1)  # a few pictures need no worker
-        Parallel(n_jobs=workers)(delayed(_save)(job, seed, draft) for job in jobs)
+        if faults:
+            plant_faults(phantom_dir(cache_dir, seed, counts), draft, seed, faults)
+        else:
+            # loky, because its workers do not import the caller's __main__ with all of torch.
+            workers = min(len(jobs) // 8 or 1, os.cpu_count() or 1)  # a few need no worker
+            Parallel(n_jobs=workers)(delayed(_save)(job, seed, draft) for job in jobs)
         try:
             draft.rename(final)
         except OSError:  # another process was first; its pictures are the same

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from mbgan.images import Rows
 from mbgan.latents import seed_of
 from mbgan.metrics.distances import fid, inception_score, kid, kid_error
 from mbgan.metrics.features import Extractor, Features
@@ -34,7 +34,7 @@ class Suite:
         self.extractor, self.max_images = extractor, max_images
         self.floor_splits = floor_splits
 
-    def pick(self, held_out: NDArray[np.uint8]) -> Tensor:
+    def pick(self, held_out: Rows) -> Tensor:
         """Return the held-out images [n, 3, S, S], uint8, that scores are taken against.
 
         The same ones in every run on this split, whatever its seed.

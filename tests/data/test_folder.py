@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
-from mbgan.data.folder import EXTENSIONS, UnreadableImage, decode, find_images
+from mbgan.data.decode import UnreadableImage, decode, read_image
+from mbgan.data.folder import EXTENSIONS, Naming, find_images, scan
 
 SHARED = Path(__file__).parents[3] / "shared/data"  # beside the checkout
 real = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real images at {SHARED}")
@@ -207,7 +208,7 @@ def test_real_rgba_images_decode_to_their_own_colors():
             rgba = np.asarray(image, dtype=float)
         alpha = rgba[..., 3:] / 255
         expected = (rgba[..., :3] * alpha + 255 * (1 - alpha)).mean((0, 1))
-        np.testing.assert_allclose(decode(file.path, 64).mean((1, 2)), expected, atol=1)
+        np.testing.assert_allclose(decode(file.path, 64)[0].mean((1, 2)), expected, atol=1)
 
 
 def png16(levels, color_type):
@@ -295,7 +296,7 @@ def test_every_kind_of_image_decodes_to_its_colors(tmp_path, name):
     """Averaging areas 3 x 5 to 8 x 8 keeps where each color is, and needs no second decoder."""
     write, expected = KINDS[name]
     write(tmp_path / name)
-    image = decode(tmp_path / name, 8)
+    image = decode(tmp_path / name, 8)[0]
     assert (image.shape, image.dtype) == ((3, 8, 8), np.uint8)
     boxes = np.asarray(expected, dtype=float).reshape(8, 3, 8, 5, 3).mean((1, 3))
     np.testing.assert_allclose(image.transpose(1, 2, 0), boxes, atol=1.01)
@@ -310,7 +311,7 @@ def test_a_turned_photo_is_set_upright(tmp_path, name):
     exif[274] = 6
     Image.fromarray(stored).save(tmp_path / name, exif=exif)
     expected = np.array([[0, 255], [0, 255]])
-    np.testing.assert_allclose(decode(tmp_path / name, 2)[0], expected, atol=3)
+    np.testing.assert_allclose(decode(tmp_path / name, 2)[0][0], expected, atol=3)
 
 
 def jpeg(cut):
@@ -344,7 +345,7 @@ def test_what_is_no_image_is_refused_with_a_short_reason(tmp_path, name):
     write, reason = HOSTILE[name]
     write(tmp_path / name)
     with pytest.raises(UnreadableImage, match=f"^.{{0,50}}{reason}") as error:
-        decode(tmp_path / name, 8)
+        decode(tmp_path / name, 8)[0]
     assert len(str(error.value)) <= 80
 
 
@@ -352,7 +353,7 @@ def test_a_bomb_is_refused_where_pils_own_limit_was_lifted(tmp_path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     Image.new("1", (20_000, 9_000)).save(tmp_path / "bomb.png")
     with pytest.raises(UnreadableImage, match="more than 178956970 pixels"):
-        decode(tmp_path / "bomb.png", 8)
+        decode(tmp_path / "bomb.png", 8)[0]
 
 
 def test_bytes_at_random_raise_nothing_but_unreadable_image(tmp_path):
@@ -369,7 +370,7 @@ def test_bytes_at_random_raise_nothing_but_unreadable_image(tmp_path):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
-                    decode(path, 4)
+                    decode(path, 4)[0]
                 except UnreadableImage:
                     refused += 1
     assert refused > 50
@@ -379,14 +380,14 @@ def test_shrinking_averages_areas(tmp_path):
     """Closed form: each pixel is the mean of its box, which no interpolation gives."""
     RGB.save(tmp_path / "a.png")
     boxes = NOISE.reshape(4, 6, 4, 10, 3).mean((1, 3)).transpose(2, 0, 1)
-    np.testing.assert_allclose(decode(tmp_path / "a.png", 4), boxes, atol=1)
+    np.testing.assert_allclose(decode(tmp_path / "a.png", 4)[0], boxes, atol=1)
 
 
 def test_enlarging_is_smooth_also_where_the_other_side_shrinks(tmp_path):
     """A ramp over 4 columns: bicubic gives many levels, where area averaging repeats four."""
     ramp = np.tile(np.array([0, 80, 160, 240], np.uint8), (32, 1))
     Image.fromarray(ramp).save(tmp_path / "a.png")
-    image = decode(tmp_path / "a.png", 16)
+    image = decode(tmp_path / "a.png", 16)[0]
     assert image.shape == (3, 16, 16)
     assert len(np.unique(image)) > 10
     assert (np.diff(image[0, 0, 2:-2].astype(int)) > 0).all()
@@ -395,4 +396,25 @@ def test_enlarging_is_smooth_also_where_the_other_side_shrinks(tmp_path):
 def test_an_image_of_the_right_size_stays_as_it_is(tmp_path):
     pixels = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", 16), pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(decode(tmp_path / "a.png", 16)[0], pixels.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    "naming",
+    [Naming(magnification="40X"), Naming(magnifications={"HIGH": "x40"}), Naming(magnification=40)],
+)
+def test_a_magnification_that_is_told_is_spelled_as_one_that_is_found(tree, naming):
+    """Else magnification=40x would find nothing of a folder prepared with 40X."""
+    (file,) = scan(tree("high/a.png"), naming).files
+    assert file.magnification == ("40" if naming.magnification == 40 else "40x")
+
+
+@pytest.mark.parametrize(
+    ("said", "um"),
+    [("", 0.25), ('PhysicalSizeXUnit="nm"', 0.00025), ('PhysicalSizeXUnit="mm"', 250)],
+)
+def test_ome_states_the_size_of_a_pixel_in_its_own_unit(tmp_path, said, um):
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[270] = f'<OME><Pixels PhysicalSizeX="0.25" {said}/></OME>'
+    Image.fromarray(NOISE).save(tmp_path / "a.tif", tiffinfo=info)
+    assert read_image(tmp_path / "a.tif").um_per_pixel == pytest.approx(um)
