@@ -20,12 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbgan.callbacks import find
 from mbgan.callbacks.evaluation import Evaluation
+from mbgan.callbacks.timing import StepTimer
 from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.gan import GAN, generate
 from mbgan.latents import fixed_latents
 from mbgan.metrics.suite import Suite
 from mbgan.networks import Generator
 from mbgan.runs import Run, sha256_of, write_text
+from mbgan.studies.card_summary import Speed
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def assemble(cfg: DictConfig) -> Parts:
     L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
     gan = instantiate(cfg.model, _convert_="all")  # plain lists: checkpoints hold no config
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
-    datamodule = instantiate(cfg.data)
+    datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.setup()  # last: it may decode for minutes
     trainer = instantiate(
         cfg.trainer,
@@ -219,7 +221,8 @@ def load_data(run: Run) -> MagnificationDataModule:
     Raises:
         ValueError: if the images are not the same any more.
     """
-    datamodule: MagnificationDataModule = instantiate(OmegaConf.load(run.config).data)
+    config = OmegaConf.load(run.config)
+    datamodule: MagnificationDataModule = instantiate(config.data, _convert_="all")
     datamodule.setup()
     check_same_data(run, datamodule)
     return datamodule
@@ -260,7 +263,7 @@ def score(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator.to(device)
     suite.extractor.to(device)
-    real = suite.extractor.extract(suite.pick(datamodule.held_out))
+    real = suite.extractor.extract(suite.pick(datamodule.test))
     n = len(real.features)
     x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed))
     result = {
@@ -276,3 +279,31 @@ def score(
     }
     run.write_json(run.scores, result)
     return result
+
+
+def time_training(cfg: DictConfig, seconds: float = 15) -> Speed:
+    """Return how fast the training that a config describes goes on this machine.
+
+    Nothing is scored or saved. On a CPU a small batch is timed, as a step of the paper's takes
+    minutes; there the time of an image hardly depends on the batch.
+
+    Args:
+        cfg: of mbgan.train, with run_dir set.
+        seconds: to measure for, after the first turn of critic and generator.
+
+    """
+    cfg = cfg.copy()
+    cfg.callbacks, cfg.logger = {}, {}
+    if pick_accelerator(cfg.trainer) == "cpu":
+        cfg.batch_size = min(cfg.batch_size, 8)
+    parts, timer = assemble(cfg), StepTimer(seconds)
+    parts.trainer.callbacks.append(timer)
+    parts.trainer.fit(parts.gan, parts.datamodule)
+    on_gpu = parts.trainer.strategy.root_device.type == "cuda"
+    cores = f"CPU, {torch.get_num_threads()} threads"
+    return Speed(
+        device=torch.cuda.get_device_name() if on_gpu else cores,
+        images_per_s=timer.images_per_s,
+        steps_timed=timer.steps,
+        batch_size=cfg.batch_size,
+    )

@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import cv2
 import lightning as L
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from PIL import Image
 from torch import nn
 
 from mbgan.augment import no_augment
+from mbgan.data.fields import Squash
+from mbgan.data.preparation import Preparation
+from mbgan.data.quality import Check
+from mbgan.data.stain import Identity
 from mbgan.data.stream import BatchStream
+from mbgan.data.verdicts import DuplicateRules
 from mbgan.gan import GAN
 from mbgan.losses import Wasserstein
 from mbgan.networks import Critic, Generator
@@ -68,6 +74,38 @@ def tiny_gan(**kwargs):
         "ema_half_life": 20,
     }
     return GAN(**settings | kwargs)
+
+
+def field(seed, side=48):
+    """Blots of hematoxylin and eosin, an image [side, side, 3]; another field for each seed."""
+    amounts = np.random.default_rng(seed).random((10, 10, 2), dtype=np.float32) * 1.5
+    amounts = cv2.resize(amounts, (side, side), interpolation=cv2.INTER_CUBIC).clip(0)
+    stains = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
+    return np.rint(240 * np.exp(-amounts @ stains)).astype(np.uint8)
+
+
+def put(root, name, rgb, **settings):
+    """Save an image [H, W, 3] or [H, W, 4] below root, and return its path."""
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgb).save(path, **settings)
+    return path
+
+
+def preparation(out, **changes):
+    """A preparation in this process; blank images are dropped."""
+    settings = {
+        "image_size": 32,
+        "fields": Squash(),
+        "checks": {"blank": Check("background", "drop", above=0.98)},
+        "duplicates": DuplicateRules(),
+        "normalizer": Identity(),
+        "target": None,
+        "shares": {"val": 0.25, "test": 0.25},
+        "seed": 0,
+        "workers": 1,
+    }
+    return Preparation(out, **settings | changes)
 
 
 class ArrayData(L.LightningDataModule):

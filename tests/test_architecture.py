@@ -11,9 +11,9 @@ LAYERS = [  # bottom to top
     {"images", "latents", "runs"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics"},
     {"gan"},
-    {"callbacks"},
+    {"callbacks", "studies"},
     {"assembly", "verbs"},
-    {"train", "evaluate", "generate"},
+    {"prepare", "train", "evaluate", "generate"},
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it
@@ -22,7 +22,7 @@ ONLY_IN = {  # third-party package -> rooms that may import it
     "lightning": {"gan", "data", "callbacks", "assembly"} | LAYERS[5],
     "torchmetrics": {"metrics"},
     "torch_fidelity": {"metrics"},
-    "wandb": {"callbacks"},
+    "wandb": {"callbacks", "studies"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mbgan.assembly import assemble, record_config
@@ -9,11 +10,14 @@ from mbgan.metrics import features
 from mbgan.runs import Run
 from mbgan.verbs import conf_dir, known_settings, register_resolvers
 
+OF_PREPARE = ("checks", "fields", "naming", "stain")
 GROUPS = sorted(
-    f"{path.parent.name}={path.stem}" for path in conf_dir().glob("*/*.yaml") if path.parent.name
+    f"{path.parent.name}={path.stem}"
+    for path in conf_dir().glob("*/*.yaml")
+    if path.parent.name not in OF_PREPARE
 )
 NEEDS_GPU = {"trainer=gpu", "trainer=ddp"}
-VERBS = ("train", "generate", "evaluate")
+VERBS = ("prepare", "train", "generate", "evaluate")
 
 
 def unreachable(weights=None):
@@ -38,6 +42,10 @@ def test_every_choice_composes_builds_and_trains_a_batch(
     if choice == "data=phantom":
         overrides = [o for o in overrides if not o.startswith("data")]
         overrides += ["magnification=10x", "data.root.counts={10x: 11}"]
+    if choice == "data=prepared":
+        with pytest.raises(FileNotFoundError, match=r"must be a folder that mbgan.prepare made"):
+            assemble(config("train", overrides))
+        return
     if choice == "trainer=ddp_cpu":
         overrides.append("trainer.devices=1")  # test_train starts the second process
     if choice in NEEDS_GPU and not torch.cuda.is_available():
@@ -54,6 +62,14 @@ def test_every_choice_composes_builds_and_trains_a_batch(
     parts.trainer.fit(parts.gan, parts.datamodule)
     assert parts.gan.images_seen >= 4
     assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+
+
+@pytest.mark.parametrize("group", OF_PREPARE)
+def test_every_choice_of_prepare_builds(config, group):
+    for path in (conf_dir() / group).glob("*.yaml"):
+        cfg = config("prepare", [f"{group}={path.stem}"])
+        built = instantiate(cfg[group], _convert_="all")
+        assert built, path
 
 
 @pytest.mark.parametrize("name", VERBS)

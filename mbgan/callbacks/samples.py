@@ -7,6 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mbgan.callbacks import Periodic
+from mbgan.data.stream import preview
 from mbgan.gan import GAN, generate
 from mbgan.images import grid, save_png
 from mbgan.latents import fixed_latents
@@ -17,7 +18,8 @@ class Samples(Periodic):
     """Draws `generator_ema` at fixed latents at the start, every so many images and at the end.
 
     Args:
-        run_dir: the run folder; grids lie in samples/<images seen>.png, real images in real.png.
+        run_dir: the run folder; samples/ gets a grid by images seen, training images in real.png,
+            and the same in transformed.png as the critic sees them.
         every: images seen between two grids.
         n: images of a grid.
         seed: of the latents.
@@ -34,11 +36,14 @@ class Samples(Periodic):
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Draw the start, and training images beside it."""
+        """Draw the start, and training images beside it, also as the critic sees them."""
         self.z = fixed_latents(range(self.n), gan.generator.z_dim, self.seed)
         train = trainer.datamodule.train  # sorted by name: spread over classes and patients
         spread = np.linspace(0, len(train) - 1, min(self.n, len(train))).astype(int)
         save_png(grid(torch.from_numpy(train[spread])), self.run.samples / "real.png")
+        seen = preview(trainer.datamodule.stream(), n=min(self.n, 8))
+        columns = min(self.n, 8, len(train))
+        save_png(grid(seen, columns), self.run.samples / "transformed.png")
         if gan.images_seen == 0:
             self.act(trainer, gan)
 

@@ -1,37 +1,46 @@
-"""Images of one magnification, split into a training and a held-out side."""
+"""Images of one magnification, split into those that train and those that score."""
 
+import hashlib
 import logging
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mbgan.data.cache import load_images
+from mbgan.data import manifest
+from mbgan.data.cache import ImageSet, load_images
 from mbgan.data.folder import ImageFile, find_images
-from mbgan.data.splits import split
+from mbgan.data.splits import check, merge_groups, split, subset
 from mbgan.data.stream import BatchStream
+from mbgan.images import Rows
 
 log = logging.getLogger(__name__)
 
+SIDES = ("train", "val", "test")  # what trains, what picks the best checkpoint, what scores it
+
 
 class MagnificationDataModule(L.LightningDataModule):
-    """Finds the images of one magnification, decodes them once, splits them, serves batches.
+    """Images of one magnification, decoded once, split, and served in batches.
 
     Args:
-        root: folder of images, nested in any way.
-        magnification: "10x", "400x" or any folder name below root.
+        root: folder of images.
+        magnification: "10x", "400x" or the name that a folder gives it.
         image_size: side in pixels to which images are scaled.
         batch_size: images of a batch over all devices; at most the training side is used.
-        held_out: share of the images kept from training, for the scores.
-        n_train: use exactly this many training images; None for all.
-        patient_pattern: regular expression with one group that finds the patient in a path.
-        split_seed: of the split; apart from the run's seed, so that runs share their images.
-        d4: turn and mirror training images at random.
         cache_dir: where decoded images are kept.
+        n_train: use exactly this many training images; None for all.
+        d4: turn and mirror training images at random.
+        transforms: of albumentations, by name, applied in turn to each training image.
         num_workers: processes that prepare batches; 0 is fastest, as images are in memory.
-        seed: of the order of the images.
+        seed: of the order of the images and of the transforms.
 
     Raises:
         ValueError: if a number is out of range.
@@ -43,27 +52,23 @@ class MagnificationDataModule(L.LightningDataModule):
         magnification: str,
         image_size: int,
         batch_size: int,
-        held_out: float,
         cache_dir: str | Path,
         n_train: int | None = None,
-        patient_pattern: str | None = None,
-        split_seed: int = 0,
         d4: bool = True,
+        transforms: Mapping[str, Any] | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if not 0 < held_out < 1:
-            raise ValueError(f"data.held_out must be a share between 0 and 1, got {held_out}")
         if num_workers < 0:
             raise ValueError(f"data.num_workers must be at least 0, got {num_workers}")
         self.root, self.magnification = Path(root).expanduser(), str(magnification)
         self.image_size, self.batch_size = image_size, batch_size
-        self.share, self.n_train, self.split_seed = held_out, n_train, split_seed
-        self.patient_pattern, self.cache_dir = patient_pattern, cache_dir
-        self.d4, self.num_workers, self.seed = d4, num_workers, seed
+        self.cache_dir, self.n_train = cache_dir, n_train
+        self.d4, self.transforms = d4, tuple((transforms or {}).values())
+        self.num_workers, self.seed = num_workers, seed
 
     def setup(self, stage: str | None = None) -> None:
         """Find, decode and split the images; a second call does nothing.
@@ -74,20 +79,26 @@ class MagnificationDataModule(L.LightningDataModule):
         """
         if hasattr(self, "train"):
             return
-        files = find_images(self.root, self.magnification, self.patient_pattern)
-        found = load_images(files, self.image_size, self.cache_dir)
-        train, held_out = split(found.files, self.share, self.split_seed, self.n_train)
-        self.train, self.held_out = found.images[train], found.images[held_out]
+        found, sides = self.read()
         self.sha256 = found.sha256
-        self.train_files = [found.files[i] for i in train]
-        self.held_out_files = [found.files[i] for i in held_out]
+        self.train, self.held_out, self.test = (Rows(found.images, sides[s]) for s in SIDES)
+        self.train_files, self.held_out_files, self.test_files = (
+            [found.files[i] for i in sides[side]] for side in SIDES
+        )
         patients = {f.patient for f in found.files if f.patient}
         log.info(
-            "%d images at %s from %s (%s): %d to train on, %d held out, %s",
+            "%d images at %s from %s (%s): %d to train on, %s, %s",
             *(len(found.files), self.magnification, self.root, counts(found.files)),
-            *(len(train), len(held_out)),
+            len(self.train),
+            f"{len(self.held_out)} held out"
+            if sides["test"] is sides["val"]
+            else f"{len(self.held_out)} to pick the best, {len(self.test)} to score it",
             f"split by {len(patients)} patients" if patients else "patients unknown",
         )
+
+    def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
+        """Return the images, and the indices of each of SIDES."""
+        raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Return the batches that follow those the run has drawn already.
@@ -110,9 +121,106 @@ class MagnificationDataModule(L.LightningDataModule):
                 *(self.batch_size, len(self.train), batch_size),
             )
         start: int = self.trainer.lightning_module.images_drawn  # type: ignore[assignment]
-        stream = BatchStream(self.train, batch_size, self.seed, start, self.d4, rank, world_size)
+        stream = self.stream(batch_size, start, rank, world_size)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         return DataLoader(stream, batch_size=None, num_workers=self.num_workers, pin_memory=on_gpu)
+
+    def stream(
+        self, batch_size: int = 1, start: int = 0, rank: int = 0, world_size: int = 1
+    ) -> BatchStream:
+        """Return the endless stream of training batches; see `BatchStream`."""
+        return BatchStream(
+            self.train, batch_size, self.seed, start, self.d4, rank, world_size, self.transforms
+        )
+
+
+class FolderDataModule(MagnificationDataModule):
+    """Images of one magnification in a folder as it is, nested in any way.
+
+    Args:
+        held_out: share of the images kept from training, for the scores.
+        patient_pattern: regular expression with one group that finds the patient in a path.
+        split_seed: of the split; apart from the run's seed, so that runs share their images.
+        settings: of `MagnificationDataModule`.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    def __init__(
+        self, held_out: float, patient_pattern: str | None, split_seed: int, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        if not 0 < held_out < 1:
+            raise ValueError(f"data.held_out must be a share between 0 and 1, got {held_out}")
+        self.share, self.patient_pattern, self.split_seed = held_out, patient_pattern, split_seed
+
+    def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
+        """Return the images and their split; what is held out also scores."""
+        if (self.root / manifest.FILE).is_file():
+            raise ValueError(
+                f"data.root {self.root} was prepared by mbgan.prepare; use it with data=prepared, "
+                "so that its verdicts and its split hold"
+            )
+        files = find_images(self.root, self.magnification, self.patient_pattern)
+        found = load_images(files, self.image_size, self.cache_dir)
+        train, held_out = split(found.files, self.share, self.split_seed, self.n_train)
+        return found, {"train": train, "val": held_out, "test": held_out}
+
+
+class PreparedDataModule(MagnificationDataModule):
+    """Images of one magnification in a folder that mbgan.prepare made, with its split."""
+
+    def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
+        """Return the images and the split of the manifest; without "val", "test" takes its place.
+
+        Raises:
+            FileNotFoundError: if the folder was not prepared, or has no such images.
+            ValueError: if a group is on two sides, a side has too few images, or images were
+                prepared smaller.
+        """
+        table = manifest.read(self.root)
+        # Not the manifest's own groups: who corrects a patient in it may join two sides.
+        check(merge_groups(table["patient"], table["cluster"], table["name"]), table["split"])
+        rows = table[(table["image"] != "") & (table["magnification"] == self.magnification)]
+        if rows.empty:
+            there = table["magnification"][table["image"] != ""].value_counts()
+            raise FileNotFoundError(
+                f"no images of magnification {self.magnification!r} in {self.root}; there are "
+                f"{', '.join(f'{name} ({n})' for name, n in there.items()) or 'no images at all'}"
+            )
+        files = manifest.image_files(rows, self.root)
+        with Image.open(files[0].path) as image:
+            prepared = image.width
+        if self.image_size > prepared:
+            raise ValueError(
+                f"image_size must be at most {prepared}, the size of the images in {self.root}, "
+                f"got {self.image_size}; prepare them larger: mbgan.prepare image_size=..."
+            )
+        found = load_images(files, self.image_size, self.cache_dir)
+        if found.skipped:
+            name, reason = found.skipped[0]
+            path = next(file.path for file in files if file.name == name)
+            raise ValueError(f"{path} is damaged ({reason}); delete it and run mbgan.prepare again")
+        by_name = dict(zip((file.name for file in files), rows["split"], strict=True))
+        side_of = np.array([by_name[file.name] for file in found.files])
+        sides = {side: np.flatnonzero(side_of == side) for side in SIDES}
+        if self.n_train is not None:
+            part = [found.files[i] for i in sides["train"]]
+            chosen = subset([f.label for f in part], [f.name for f in part], self.n_train, seed=0)
+            sides["train"] = sides["train"][chosen]
+        if not len(sides["val"]):
+            sides["val"] = sides["test"]
+        if not len(sides["train"]) or min(len(sides["val"]), len(sides["test"])) < 2:
+            raise ValueError(
+                "a run needs at least 1 image to train on, and 2 each to pick the best and to "
+                f"score it, got {', '.join(f'{side} {len(sides[side])}' for side in SIDES)} of "
+                f"magnification {self.magnification!r} in {self.root}; change split.val and "
+                "split.test of mbgan.prepare, or add images of other patients"
+            )
+        digest = f"{manifest.sha256(rows)} {found.sha256}"  # of the split, and of the pixels
+        sha256 = hashlib.sha256(digest.encode()).hexdigest()
+        return replace(found, sha256=sha256), sides
 
 
 def counts(files: list[ImageFile]) -> str:

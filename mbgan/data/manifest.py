@@ -1,0 +1,81 @@
+"""The table of a prepared folder: a row an image, with all that is known of it."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from mbgan.data.folder import ImageFile
+from mbgan.data.verdicts import AFTER
+
+FILE = "manifest.parquet"
+TEXTS = (
+    *("name", "tile", "image", "sha256", "pixels_sha256", "phash", "mode", "format"),
+    *("magnification", "class", "group", "split", "verdict", "reasons", "unnormalized"),
+)
+COLUMNS = (*TEXTS, "patient", "width", "height", "cluster", "conflict", "um_per_pixel", *AFTER)
+
+
+def write(table: pd.DataFrame, folder: Path, name: str = FILE) -> None:
+    """Write the manifest into a prepared folder, whole or not at all."""
+    temporary = folder / f".{name}"
+    table.to_parquet(temporary, index=False)
+    temporary.replace(folder / name)
+
+
+def read(folder: Path, name: str = FILE) -> pd.DataFrame:
+    """Return the manifest of a prepared folder; patients are None where unknown.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, lacks a column, or names a file outside the folder.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"data.root must be a folder that mbgan.prepare made, got {folder} without {FILE}; "
+            f"make one: python -m mbgan.prepare data.root={folder} out=DIR"
+        )
+    try:
+        table = pd.read_parquet(path)
+    except Exception as error:  # pyarrow raises its own, OSError, and what its parser meets
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise ValueError(f"{path} is damaged ({reason}); run mbgan.prepare again") from None
+    if missing := [column for column in COLUMNS if column not in table.columns]:
+        raise ValueError(
+            f"{path} must have the columns of this version of mbgan, got none called "
+            f"{', '.join(missing)}; run mbgan.prepare again"
+        )
+    for column in TEXTS:
+        if not all(isinstance(value, str) for value in table[column]):
+            raise ValueError(f"{path} must hold text in every {column!r}; run mbgan.prepare again")
+    for image in table["image"]:
+        if Path(image).is_absolute() or ".." in Path(image).parts:
+            raise ValueError(f"{path} must name images below its folder, got {image!r}")
+    known = table["patient"].notna()  # parquet gives NaN for None
+    table["patient"] = table["patient"].astype(object).where(known, None)
+    return table
+
+
+def sha256(table: pd.DataFrame) -> str:
+    """Return a hash over what a training sees of the images: pixels, class, patient and split."""
+    kept = table[table["verdict"] != "drop"].sort_values(["name", "tile"])
+    columns = ["name", "tile", "image", "magnification", "class", "conflict", "patient", "split"]
+    return hashlib.sha256(kept[columns].to_csv(index=False).encode()).hexdigest()
+
+
+def image_files(table: pd.DataFrame, folder: Path) -> list[ImageFile]:
+    """Return the prepared images of the rows that have one.
+
+    Images of duplicate clusters with two classes have the class "unknown": nobody knows it.
+    """
+    return [
+        ImageFile(
+            folder / row["image"],
+            row["name"] + (f"#{row['tile']}" if row["tile"] else ""),
+            row["magnification"],
+            "unknown" if row["conflict"] else row["class"],
+            row["patient"],
+        )
+        for row in table[table["image"] != ""].to_dict("records")
+    ]
