@@ -116,11 +116,12 @@ def summary(table: "pd.DataFrame") -> str:
         marked[verdict, text.split(" (")[0]] += bool(text)
     for (verdict, check), n in sorted(marked.items()):
         if n:
-            lines.append(f"{verdict}: {n} for {check} first of all")
+            fate = "dropped" if verdict == "drop" else "kept with a warning"
+            lines.append(f"{n} {fate}: {check}")
     unplaced = table["name"][table["magnification"] == ""]
     if len(unplaced):
         lines.append(
-            f"{len(unplaced)} could not be placed, such as {unplaced.iloc[0]}: tell their "
+            f"{len(unplaced)} could not be placed, such as {unplaced.iloc[0]!r}: tell their "
             "magnification by naming.magnification=100x, 'naming.magnifications={FOLDER: 100x}' or "
             "naming.magnification_pattern"
         )

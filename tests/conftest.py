@@ -201,7 +201,7 @@ def call(monkeypatch, capfd):
 
     def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["mbgan", *arguments])
-        handlers = logging.root.handlers[:]
+        handlers, level = logging.root.handlers[:], logging.root.level
         capfd.readouterr()
         try:
             main()
@@ -212,6 +212,7 @@ def call(monkeypatch, capfd):
             for handler in set(logging.root.handlers) - set(handlers):
                 handler.close()
             logging.root.handlers = handlers
+            logging.root.setLevel(level)
         return code, capfd.readouterr().err
 
     return run

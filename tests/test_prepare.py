@@ -151,7 +151,7 @@ def test_what_could_not_be_placed_is_listed_with_the_way_out(run, root, out):
         put(root, f"loose/{i}.png", field(100 + i))
     code, err = run()
     assert code == 0, err
-    assert "4 could not be placed, such as loose/0.png: tell their magnification by naming" in err
+    assert "4 could not be placed, such as 'loose/0.png': tell their magnification by naming" in err
     assert reasons(out)["loose/0.png"].startswith("no_magnification (its path tells none)")
     assert json.loads((out / "card.json").read_text())["unplaced"]["magnification"] == 4
 
@@ -214,7 +214,7 @@ def test_every_kind_of_fault_has_its_line_and_its_rule_on_the_card(run, root, ou
     marked = {check["name"]: check["images"] for check in card["checks"]}
     assert (marked["duplicate"], marked["label_conflict"], marked["too_small"]) == (2, 2, 1)
     assert card["ignored"] == {".txt": 1}
-    assert "drop: 1 for unreadable first of all" in err
+    assert "1 dropped: unreadable" in err
 
 
 @pytest.mark.parametrize(

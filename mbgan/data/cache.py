@@ -21,7 +21,7 @@ from mbgan.data.folder import ImageFile
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise with every change to `decode` or to the files below: caches are keyed by it
+VERSION = 2  # raise with every change to `decode` or to the files below: caches are keyed by it
 
 
 @dataclass(frozen=True)

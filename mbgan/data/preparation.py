@@ -99,11 +99,6 @@ class Preparation:
         results = ((todo[i], rows) for i, rows in self._on_all_cores("inspecting", inspect, jobs))
         for _ in journal.record(results):
             pass
-        if changed := journal.missing(files):
-            raise ValueError(
-                f"{len(changed)} images changed while they were read, such as {changed[0].name}; "
-                "run mbgan.prepare again when nobody writes to data.root"
-            )
         return journal.read(files)
 
     def render(self, table: pd.DataFrame, paths: Mapping[str, Path]) -> None:
