@@ -3,18 +3,22 @@
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import field, put
+from conftest import SHARED, field, put
 from omegaconf import OmegaConf
 
 from mbgan import evaluate, generate, prepare, train
 from mbgan.callbacks.timing import StepTimer
 from mbgan.data import manifest, preparation
+from mbgan.runs import sha256_of
+
+ORAL = SHARED / "data/oral-histology"
 
 
 @pytest.fixture
@@ -322,3 +326,30 @@ def test_help_shows_every_setting():
     for line in ("image_size: 256", "near: warn", "magnification_pattern: null", "forecast: true"):
         assert line in shown
     assert "blurred" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ORAL.is_dir(), reason=f"no real images at {ORAL}")
+def test_the_real_sets_duplicates_are_found_and_none_straddles_the_split(run, tmp_path):
+    """16 groups of files are equal by SHA-256; 14 of them, and 3 near pairs, have two classes."""
+    files = defaultdict(set)
+    for path in ORAL.rglob("*.jpg"):
+        files[sha256_of(path)].add(path.relative_to(ORAL).as_posix())
+    groups = [names for names in files.values() if len(names) > 1]
+    assert len(groups) == 16
+    two_classes = [names for names in groups if len({name.split("/")[1] for name in names}) > 1]
+    assert len(two_classes) == 14
+    code, err = run(f"data.root={ORAL}", "image_size=64")
+    assert code == 0, err
+    table = manifest.read(tmp_path / "out").set_index("name")
+    for names in groups:
+        rows = table.loc[sorted(names)]
+        assert rows["cluster"].nunique() == 1, names
+        assert (rows["verdict"] == "drop").sum() == len(names) - 1, names
+    for names in two_classes:
+        assert table.loc[sorted(names), "conflict"].all(), names
+    conflicts = table[table["conflict"]]
+    assert conflicts["cluster"].nunique() == 17
+    kept = table[table["verdict"] != "drop"]
+    assert (kept.groupby("cluster")["split"].nunique() == 1).all()
+    assert kept["split"].value_counts(normalize=True)["train"] == pytest.approx(0.5, abs=0.01)

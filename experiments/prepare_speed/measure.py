@@ -49,9 +49,9 @@ def memory(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return what a process and its ended children have computed."""
+    """Return what a process has computed, without its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def watch(command: list[str], stop_at: int | None, journal: Path) -> dict[str, float]:
@@ -77,7 +77,7 @@ def watch(command: list[str], stop_at: int | None, journal: Path) -> dict[str, f
     return {
         "exit_code": process.returncode,
         "wall_s": wall,
-        "cores_busy": sum(used.values()) / wall / (os.cpu_count() or 1),
+        "cores_busy": sum(used.values()) / wall / (os.cpu_count() or 1),  # share of all
         "peak_mb": peak / 1e6,
         "peak_above_start_mb": (peak - base) / 1e6,
         "files_in_journal": seen(journal),
