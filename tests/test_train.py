@@ -65,7 +65,8 @@ def test_a_run_leaves_everything_behind_and_says_what_to_type_next(call, small, 
     assert (last["n_real"], last["n_fake"]) == (3, 3)
     assert (run / "metrics.csv").read_text().count("\n") == 4
     names = {p.name for p in (run / "samples").iterdir()}
-    assert names == {"000000000.png", "000000024.png", "000000040.png", "real.png"}
+    grids = {"000000000.png", "000000024.png", "000000040.png"}
+    assert names == grids | {"real.png", "transformed.png"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     saved = OmegaConf.to_container(OmegaConf.load(run / ".hydra/config.yaml"), resolve=False)
     assert (saved["total_images"], saved["metrics"]["extractor"]) == (40, "${extractor}")
