@@ -1,24 +1,33 @@
 """Augmentation inside the loop: `(x, draws, name) -> x`, differentiable, real and fake alike."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbgan.latents import Draws
 
-Augment = Callable[[Tensor, Draws, str], Tensor]
+
+class Augment(nn.Module):
+    """No augmentation; the base of those that are one.
+
+    Differentiable, with its own numbers for each image; the same on real and generated images.
+    """
+
+    def forward(self, x: Tensor, draws: Draws, name: str) -> Tensor:
+        """Return images x [N, 3, H, W] in [-1, 1], augmented.
+
+        Args:
+            x: images [N, 3, H, W] in [-1, 1].
+            draws: the step's random numbers.
+            name: what these images are; another name draws other numbers.
+        """
+        return x
+
+    def observe(self, d_real: Tensor, draws: Draws) -> None:
+        """Take note of the scores of real images, once a critic step."""
 
 
-def no_augment(x: Tensor, draws: Draws, name: str) -> Tensor:
-    """Return the images as they are."""
-    return x
-
-
-@dataclass(frozen=True)
-class Translation:
+class Translation(Augment):
     """Shift each image by whole pixels, zero-padded (DiffAugment; Zhao et al. 2020, sec. 3).
 
     Args:
@@ -28,20 +37,14 @@ class Translation:
         ValueError: if ratio is outside [0, 0.5].
     """
 
-    ratio: float = 0.125
+    def __init__(self, ratio: float = 0.125) -> None:
+        super().__init__()
+        if not 0 <= ratio <= 0.5:
+            raise ValueError(f"ratio must be in [0, 0.5], got {ratio}")
+        self.ratio = ratio
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.ratio <= 0.5:
-            raise ValueError(f"ratio must be in [0, 0.5], got {self.ratio}")
-
-    def __call__(self, x: Tensor, draws: Draws, name: str) -> Tensor:
-        """Return images x [N, 3, H, W], each shifted by its own amount.
-
-        Args:
-            x: images [N, 3, H, W] in [-1, 1].
-            draws: the step's random numbers.
-            name: what these images are; another name shifts by other amounts.
-        """
+    def forward(self, x: Tensor, draws: Draws, name: str) -> Tensor:
+        """Return images x [N, 3, H, W], each shifted by its own amount."""
         n, _, height, width = x.shape
         reach = round(self.ratio * height)
         shift = (draws.uniform(f"translation/{name}", n, 2) * (2 * reach + 1)).long().to(x.device)

@@ -15,8 +15,9 @@ from mbgan.ema import ema_decay, update_ema
 from mbgan.images import from_uint8, to_uint8
 from mbgan.latents import Draws, seed_of
 from mbgan.losses import AdversarialLoss
-from mbgan.networks import Critic, Generator
-from mbgan.regularizers import Regularizer
+from mbgan.networks import Critic, Generator, mixes_images
+from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer
+from mbgan.schedules import Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 COUNTERS = ("critic_steps", "images_seen", "images_drawn")
@@ -45,11 +46,14 @@ class GAN(L.LightningModule):
         n_critic: critic steps per generator step, at least 1.
         critic_batches: whether those steps share one batch of real images.
         ema_half_life: half-life of the averaged generator in images; 0 for no averaging.
-        lr_half_life: images after which both learning rates have halved; None keeps them.
+        lr_schedule: factor of both learning rates over images seen; None keeps them.
+        beta2_schedule: Adam's second beta of both players over images seen; None keeps them.
+        generator_regularizer: penalty added to the generator's loss.
         seed: of latents, penalty, dropout and augmentation.
 
     Raises:
-        ValueError: if a number is out of range or critic_batches is neither of the two.
+        ValueError: if a number is out of range, critic_batches is neither of the two, or the
+            parts do not go together.
     """
 
     def __init__(
@@ -64,7 +68,9 @@ class GAN(L.LightningModule):
         n_critic: int = 5,
         critic_batches: Literal["same", "fresh"] = "same",
         ema_half_life: float = 0,
-        lr_half_life: float | None = None,
+        lr_schedule: Schedule | None = None,
+        beta2_schedule: Schedule | None = None,
+        generator_regularizer: GeneratorRegularizer | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -74,8 +80,7 @@ class GAN(L.LightningModule):
             raise ValueError(f"critic_batches must be same or fresh, got {critic_batches!r}")
         if not ema_half_life >= 0:
             raise ValueError(f"ema_half_life must be at least 0 images, got {ema_half_life}")
-        if lr_half_life is not None and not lr_half_life > 0:
-            raise ValueError(f"lr_half_life must be null or over 0 images, got {lr_half_life}")
+        check_parts(generator, critic, loss, regularizer)
         self.automatic_optimization = False
         self.generator, self.critic = generator, critic
         self.generator_ema = deepcopy(generator).eval().requires_grad_(False)
@@ -83,7 +88,10 @@ class GAN(L.LightningModule):
         self.loss, self.regularizer, self.augment = loss, regularizer, augment
         self.make_opt_g, self.make_opt_d = make_opt_g, make_opt_d
         self.n_critic, self.critic_batches = n_critic, critic_batches
-        self.ema_half_life, self.lr_half_life = ema_half_life, lr_half_life
+        self.generator_regularizer = generator_regularizer or GeneratorRegularizer()
+        self.ema_half_life = ema_half_life
+        self.lr_schedule, self.beta2_schedule = lr_schedule, beta2_schedule
+        self.apart = mixes_images(critic)
         self.seed = seed
         self.critic_steps = 0
         self.images_seen = 0  # real images shown to the critic, repeats counted
@@ -112,7 +120,7 @@ class GAN(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         """Train the critic on images [N, 3, H, W], uint8, and the generator when its turn comes."""
         opt_g, opt_d = self.optimizers()
-        self._set_learning_rates()
+        self._set_rates()
         dtype = next(self.critic.parameters()).dtype
         x_real = from_uint8(batch, dtype).contiguous(memory_format=torch.channels_last)
         self.images_drawn += len(x_real) * self.trainer.world_size
@@ -124,22 +132,31 @@ class GAN(L.LightningModule):
             self.critic_steps += 1
             self.images_seen += len(x_real) * world_size
             if self.critic_steps % self.n_critic == 0:
-                self._generator_step(len(x_real), draws, opt_g)
+                self._generator_step(x_real, draws, opt_g)
 
     def _critic_step(self, x_real: Tensor, draws: Draws, opt: LightningOptimizer) -> None:
         with self.toggled_optimizer(opt):
             with torch.no_grad():
-                x_fake = self.sample(draws.normal("z/critic", len(x_real), self.generator.z_dim))
-            x_fake = x_fake.to(x_real.dtype)
+                x_fake = self.sample(len(x_real), draws.of("critic")).to(x_real.dtype)
             judged = [self.augment(x_real, draws, "real"), self.augment(x_fake, draws, "fake")]
-            d_real, d_fake = self.critic(torch.cat(judged)).to(x_real.dtype).chunk(2)
+            if self.apart:
+                scores = [self.critic(x) for x in judged]
+            else:  # one pass over both is faster
+                scores = list(self.critic(torch.cat(judged)).chunk(2))
+            d_real, d_fake = (score.to(x_real.dtype) for score in scores)
             loss = self.loss.critic(d_real, d_fake)
             penalty = self.regularizer(
-                lambda x: self.critic(self.augment(x, draws, "penalty")), x_real, x_fake, draws
+                CriticStep(
+                    lambda x: self.critic(self.augment(x, draws, "penalty")),
+                    *(x_real, x_fake, d_real, d_fake, draws),
+                )
             )
+            extra = self.critic.extra_loss(judged[0], draws)
             opt.zero_grad()
-            self.manual_backward(loss + penalty)
+            self.manual_backward(loss + penalty + extra)
             opt.step()
+            self.regularizer.after_step(self.critic)
+        self.augment.observe(d_real.detach(), draws)
         self.losses |= {
             "critic/loss": loss.detach(),
             "critic/penalty": penalty.detach(),
@@ -147,28 +164,39 @@ class GAN(L.LightningModule):
             "critic/fake": d_fake.detach().mean(),
         }
 
-    def _generator_step(self, n: int, draws: Draws, opt: LightningOptimizer) -> None:
+    def _generator_step(self, x_real: Tensor, draws: Draws, opt: LightningOptimizer) -> None:
+        n, turn = len(x_real), self.critic_steps // self.n_critic - 1
         with self.toggled_optimizer(opt):
-            x_fake = self.sample(draws.normal("z/generator", n, self.generator.z_dim))
-            d_fake = self.critic(self.augment(x_fake, draws, "generator"))
-            loss = self.loss.generator(d_fake.to(next(self.critic.parameters()).dtype))
+            d_real = None
+            if self.loss.needs_real:
+                with torch.no_grad():
+                    d_real = self.critic(self.augment(x_real, draws, "paired")).to(x_real.dtype)
+            x_fake = self.sample(n, draws.of("generator"))
+            d_fake = self.critic(self.augment(x_fake, draws, "generator")).to(x_real.dtype)
+            loss = self.loss.generator(d_real, d_fake)
+            penalty = self.generator_regularizer(self.generator, n, draws.of("path"), turn)
             opt.zero_grad()
-            self.manual_backward(loss)
+            self.manual_backward(loss + penalty)
             opt.step()
         images = n * draws.world_size * self.n_critic  # the critic saw since the last turn
         decay = ema_decay(self.ema_half_life, images, self.images_seen)
         update_ema(self.generator_ema, self.generator, decay)
-        self.losses["generator/loss"] = loss.detach()
+        self.losses |= {"generator/loss": loss.detach(), "generator/penalty": penalty.detach()}
 
-    def _set_learning_rates(self) -> None:
-        decay = 1 if self.lr_half_life is None else 0.5 ** (self.images_seen / self.lr_half_life)
+    def _set_rates(self) -> None:
         for opt, settings in zip(self.optimizers(), self._settings, strict=True):
             for group, setting in zip(opt.param_groups, settings, strict=True):
-                group["lr"] = setting["lr"] * decay
+                if self.lr_schedule is not None:
+                    group["lr"] = setting["lr"] * self.lr_schedule(self.images_seen)
+                if self.beta2_schedule is not None:
+                    beta2 = self.beta2_schedule(self.images_seen)
+                    group["betas"] = (setting["betas"][0], beta2)
 
-    def sample(self, z: Tensor) -> Tensor:
-        """Return the generator's images [N, 3, H, W] at latents z [N, z_dim], from any device."""
-        return self.generator(z.to(next(self.generator.parameters()), non_blocking=True))
+    def sample(self, n: int, draws: Draws) -> Tensor:
+        """Return n images [n, 3, H, W] of the generator in training, at latents z ~ N(0, I)."""
+        z = draws.normal("z", n, self.generator.z_dim)
+        z = z.to(next(self.generator.parameters()), non_blocking=True)
+        return self.generator(z, draws)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters that the rest of the run is a function of."""
@@ -192,6 +220,35 @@ class GAN(L.LightningModule):
                 )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
+
+
+def check_parts(
+    generator: Generator, critic: Critic, loss: AdversarialLoss, regularizer: Regularizer
+) -> None:
+    """Refuse parts that theory forbids to go together.
+
+    Raises:
+        ValueError: if they are of two image sizes, a penalty meets batch norm, or a loss that
+            needs a Lipschitz critic has none.
+    """
+    if generator.image_size != critic.image_size:
+        raise ValueError(
+            "generator and critic must have one image_size, got "
+            f"{generator.image_size} and {critic.image_size}"
+        )
+    if regularizer.per_image:
+        for name, module in critic.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise ValueError(
+                    f"{type(regularizer).__name__} needs a critic without batch norm, as it "
+                    f"differentiates each score by its own image, got one at {name!r}; choose "
+                    "another norm, or regularizer=none with another loss than Wasserstein"
+                )
+    if loss.needs_lipschitz and not regularizer.lipschitz:
+        raise ValueError(
+            f"the {type(loss).__name__} loss needs a regularizer that bounds the critic's slope, "
+            f"got {type(regularizer).__name__}; choose regularizer=gp, r1 or clip"
+        )
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ devices draws what one device would.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,12 +39,18 @@ class Draws:
         step: critic steps taken so far.
         rank: this process, in [0, world_size).
         world_size: number of processes that share the batch.
+        prefix: of all names.
     """
 
     seed: int
     step: int
     rank: int = 0
     world_size: int = 1
+    prefix: str = ""
+
+    def of(self, name: str) -> "Draws":
+        """Return the numbers of one part of the step; parts share none."""
+        return replace(self, prefix=f"{self.prefix}{name}/")
 
     def normal(self, name: str, n: int, *shape: int) -> Tensor:
         """Return numbers [n, *shape] of N(0, 1), named within this step; n is per rank."""
@@ -57,7 +63,7 @@ class Draws:
         return whole[self.rank * n : (self.rank + 1) * n]
 
     def _generator(self, name: str) -> torch.Generator:
-        return generator_of(self.seed, name, self.step)
+        return generator_of(self.seed, self.prefix + name, self.step)
 
 
 def fixed_latents(indices: Sequence[int], z_dim: int, seed: int) -> Tensor:

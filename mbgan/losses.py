@@ -1,18 +1,26 @@
-"""Adversarial losses: pairs of functions of critic scores [N], both to be minimized."""
+"""Adversarial losses: pairs of functions of critic scores, both to be minimized.
+
+Scores are [N], or [N, K] of critics that give an image several (heads, patches); every loss is a
+mean over all of them.
+"""
 
 from typing import Protocol
 
 from torch import Tensor
+from torch.nn.functional import relu, softplus
 
 
 class AdversarialLoss(Protocol):
     """What `mbgan.gan.GAN` needs of a loss; scores are higher for images judged real."""
 
-    def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
-        """Return the critic's loss [] from its scores [N] of real and generated images."""
+    needs_lipschitz: bool  # without a regularizer that bounds the critic's slope it diverges
+    needs_real: bool  # the generator's loss compares with the scores of real images
 
-    def generator(self, d_fake: Tensor) -> Tensor:
-        """Return the generator's loss [] from the critic's scores [N] of its images."""
+    def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
+        """Return the critic's loss [] from its scores of real and generated images."""
+
+    def generator(self, d_real: Tensor | None, d_fake: Tensor) -> Tensor:
+        """Return the generator's loss [] from the scores of its images, and of real ones."""
 
 
 class Wasserstein:
@@ -22,10 +30,55 @@ class Wasserstein:
     critic's loss as E[D(x)] - E[D(G(z))], which a critic that minimizes it would turn around.
     """
 
+    needs_lipschitz, needs_real = True, False
+
     def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
         """Return E[D(x_fake)] - E[D(x_real)], the negated distance estimate."""
         return d_fake.mean() - d_real.mean()
 
-    def generator(self, d_fake: Tensor) -> Tensor:
+    def generator(self, d_real: Tensor | None, d_fake: Tensor) -> Tensor:
         """Return -E[D(x_fake)]."""
         return -d_fake.mean()
+
+
+class NonSaturating:
+    """Logistic loss with the generator's non-saturating part (Goodfellow et al. 2014, sec. 3)."""
+
+    needs_lipschitz, needs_real = False, False
+
+    def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
+        """Return E[-log s(D(x_real))] + E[-log(1 - s(D(x_fake)))], s the logistic function."""
+        return softplus(-d_real).mean() + softplus(d_fake).mean()
+
+    def generator(self, d_real: Tensor | None, d_fake: Tensor) -> Tensor:
+        """Return E[-log s(D(x_fake))]."""
+        return softplus(-d_fake).mean()
+
+
+class Hinge:
+    """Hinge loss (Lim & Ye 2017, eqs. 5-6; Miyato et al. 2018, eqs. 16-17)."""
+
+    needs_lipschitz, needs_real = False, False
+
+    def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
+        """Return E[max(0, 1 - D(x_real))] + E[max(0, 1 + D(x_fake))]."""
+        return relu(1 - d_real).mean() + relu(1 + d_fake).mean()
+
+    def generator(self, d_real: Tensor | None, d_fake: Tensor) -> Tensor:
+        """Return -E[D(x_fake)]."""
+        return -d_fake.mean()
+
+
+class Relativistic:
+    """Relativistic pairing loss (Jolicoeur-Martineau 2019; RpGAN in Huang et al. 2024, eq. 2)."""
+
+    needs_lipschitz, needs_real = False, True
+
+    def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
+        """Return E[-log s(D(x_real) - D(x_fake))] over pairs, s the logistic function."""
+        return softplus(d_fake - d_real).mean()
+
+    def generator(self, d_real: Tensor | None, d_fake: Tensor) -> Tensor:
+        """Return E[-log s(D(x_fake) - D(x_real))] over pairs."""
+        assert d_real is not None, "GAN hands the scores of real images to a loss that needs them"
+        return softplus(d_real - d_fake).mean()

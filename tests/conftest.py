@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import nn
 
-from mbgan.augment import no_augment
+from mbgan.augment import Augment
 from mbgan.data.fields import Squash
 from mbgan.data.preparation import Preparation
 from mbgan.data.quality import Check
@@ -40,7 +40,7 @@ class TinyGenerator(Generator):
         self.norm = nn.BatchNorm2d(4)
         self.conv = nn.Conv2d(4, 3, 3, padding=1)
 
-    def forward(self, z):
+    def forward(self, z, draws=None):
         return torch.tanh(self.conv(self.norm(self.dense(z).unflatten(1, (4, 16, 16)))))
 
 
@@ -48,13 +48,11 @@ class TinyCritic(Critic):
     """A strided convolution, dropout and a linear score."""
 
     def __init__(self, dropout=0.3):
-        super().__init__()
+        super().__init__(image_size=16, width_out=8 * 4 * 4)
         self.conv, self.dropout = nn.Conv2d(3, 8, 4, stride=4), nn.Dropout(dropout)
-        self.score = nn.Linear(8 * 4 * 4, 1)
 
-    def forward(self, x):
-        x = self.dropout(nn.functional.leaky_relu(self.conv(x), 0.2))
-        return self.score(x.flatten(1)).squeeze(1)
+    def features(self, x):
+        return self.dropout(nn.functional.leaky_relu(self.conv(x), 0.2)).flatten(1)
 
 
 def tiny_gan(**kwargs):
@@ -66,7 +64,7 @@ def tiny_gan(**kwargs):
         "critic": TinyCritic(),
         "loss": Wasserstein(),
         "regularizer": GradientPenalty(),
-        "augment": no_augment,
+        "augment": Augment(),
         "make_opt_g": optimizer,
         "make_opt_d": optimizer,
         "n_critic": 2,

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
-    {"images", "latents", "runs"},
+    {"images", "latents", "runs", "schedules"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics"},
     {"gan"},
     {"callbacks", "studies"},

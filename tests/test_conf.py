@@ -90,7 +90,7 @@ def test_an_experiment_wins_over_its_model_and_the_command_line_over_both(config
     assert config("train", ["experiment=quick_start"]).model.critic.dropout == 0
     both = config("train", ["experiment=quick_start", "regularizer.gp_weight=3", "augment=none"])
     assert both.model.regularizer.gp_weight == 3
-    assert "no_augment" in both.model.augment._target_
+    assert both.model.augment._target_ == "mbgan.augment.Augment"
 
 
 def test_known_settings_are_those_of_the_composed_config(config):

@@ -7,6 +7,7 @@ from conftest import ArrayData, tiny_gan
 from lightning.pytorch.callbacks import Callback
 
 from mbgan.gan import generate
+from mbgan.schedules import Halving
 
 
 class Turns(Callback):
@@ -91,7 +92,7 @@ def test_averaged_generator_is_in_eval_mode_while_the_others_train(fit):
 
 def test_learning_rate_halves_over_its_half_life_in_images(fit):
     turns = Turns()
-    fit(tiny_gan(n_critic=2, lr_half_life=8), batches=4, callbacks=[turns])
+    fit(tiny_gan(n_critic=2, lr_schedule=Halving(8)), batches=4, callbacks=[turns])
     assert "".join(turns.players) == "ccgccg"
     assert turns.rates == [1e-3 * 0.5 ** (images / 8) for images in (0, 4, 4, 8, 12, 12)]
 
@@ -119,13 +120,13 @@ def test_another_seed_is_another_run(fit):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_run_equals_uninterrupted_run_bit_by_bit(fit, tmp_path, workers):
     """10 images at batch 4: the stop at batch 3 is in the middle of an epoch; dropout is on."""
-    whole = tiny_gan(lr_half_life=50)
+    whole = tiny_gan(lr_schedule=Halving(50))
     trainer = fit(whole, batches=7)
     moments = [deepcopy(o.state_dict()) for o in trainer.optimizers]
 
-    first = tiny_gan(lr_half_life=50)
+    first = tiny_gan(lr_schedule=Halving(50))
     fit(first, 3, ArrayData(num_workers=workers)).save_checkpoint(tmp_path / "stop.ckpt")
-    second = tiny_gan(lr_half_life=50)
+    second = tiny_gan(lr_schedule=Halving(50))
     torch.nn.init.zeros_(second.critic.score.weight)  # whatever it starts from is replaced
     data = ArrayData(num_workers=workers)
     resumed = fit(second, 4, data, ckpt_path=tmp_path / "stop.ckpt")
@@ -168,7 +169,6 @@ def test_generate_gives_back_the_mode_and_does_not_depend_on_the_batch():
         ({"n_critic": 0}, "n_critic must be at least 1, got 0"),
         ({"critic_batches": "old"}, "critic_batches must be same or fresh, got 'old'"),
         ({"ema_half_life": -1}, "ema_half_life must be at least 0 images, got -1"),
-        ({"lr_half_life": 0}, "lr_half_life must be null or over 0 images, got 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, message):

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from mbgan.latents import Draws
+
 
 def check_image_size(image_size: int) -> None:
     """Refuse a side that four halvings do not take to a whole number of pixels.
@@ -16,6 +18,10 @@ def check_image_size(image_size: int) -> None:
 class Generator(nn.Module):
     """Maps latents z [N, z_dim] to images [N, 3, H, W] in [-1, 1], with H = W = image_size.
 
+    In eval mode image i is a function of z_i alone. In training a network may draw more numbers
+    (noise, style mixing) from the draws it is handed, and from nowhere else: then a run resumes
+    exactly and is the same on several devices.
+
     Raises:
         ValueError: if z_dim or image_size is out of range.
     """
@@ -27,14 +33,53 @@ class Generator(nn.Module):
         check_image_size(image_size)
         self.z_dim, self.image_size = z_dim, image_size
 
-    def __call__(self, z: Tensor) -> Tensor:  # nn.Module.__call__, typed
+    def __call__(self, z: Tensor, draws: Draws | None = None) -> Tensor:  # typed
         """Run `forward` and its hooks."""
-        return super().__call__(z)
+        return super().__call__(z, draws)
 
 
 class Critic(nn.Module):
-    """Maps images [N, 3, H, W] in [-1, 1] to scores [N], higher for real."""
+    """Maps images [N, 3, H, W] in [-1, 1] to scores [N], or [N, K] of K places; higher for real.
+
+    A score is a linear function `score` of `features`, so that a condition can be projected on
+    them.
+
+    Args:
+        image_size: side of the images in pixels, a power of two from 16 to 256.
+        width_out: length F of the features.
+
+    Raises:
+        ValueError: if image_size is out of range.
+    """
+
+    def __init__(self, image_size: int, width_out: int) -> None:
+        super().__init__()
+        check_image_size(image_size)
+        self.image_size = image_size
+        self.score = nn.Linear(width_out, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the scores are made of, [N, F] or [N, K, F], for images x [N, 3, H, W]."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores [N] or [N, K] of images x [N, 3, H, W] in [-1, 1]."""
+        return self.score(self.features(x)).squeeze(-1)
+
+    def extra_loss(self, x_real: Tensor, draws: Draws) -> Tensor:
+        """Return what else the critic minimizes on (augmented) real images, a scalar []."""
+        return x_real.new_zeros(())
 
     def __call__(self, x: Tensor) -> Tensor:  # nn.Module.__call__, typed
         """Run `forward` and its hooks."""
         return super().__call__(x)
+
+
+class MixesImages:
+    """Marks layers whose output depends on the other images of the batch, as batch norm's does."""
+
+
+def mixes_images(critic: nn.Module) -> bool:
+    """Whether a score depends on the other images of the batch: real and fake go apart then."""
+    kinds = (nn.modules.batchnorm._BatchNorm, MixesImages)
+    return any(isinstance(module, kinds) for module in critic.modules())

@@ -12,7 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from mbgan.networks import Critic, Generator, check_image_size
+from mbgan.latents import Draws
+from mbgan.networks import Critic, Generator
 
 SLOPE = 0.2  # of LeakyReLU (sec. III.C)
 
@@ -46,7 +47,7 @@ class WGANGenerator(Generator):
         last = nn.ConvTranspose2d(filters[-1], 3, kernel_size=4, stride=2, padding=1)
         self.layers = nn.Sequential(nn.LeakyReLU(SLOPE), *layers, last)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, draws: Draws | None = None) -> Tensor:
         """Return images [N, 3, H, W] in [-1, 1] for latents z [N, z_dim]."""
         x = self.dense(z).unflatten(1, (-1, self.first_grid, self.first_grid))  # [N, 8w, g, g]
         return torch.tanh(self.layers(x))
@@ -66,10 +67,9 @@ class WGANCritic(Critic):
     """
 
     def __init__(self, image_size: int = 256, width: int = 64, dropout: float = 0.3) -> None:
-        super().__init__()
-        check_image_size(image_size)
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
+        super().__init__(image_size, 8 * width * (image_size // 16) ** 2)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
         filters = [3, width, 2 * width, 4 * width, 8 * width]
@@ -82,8 +82,7 @@ class WGANCritic(Critic):
             if dropout:
                 layers.append(nn.Dropout(dropout))
         self.layers = nn.Sequential(*layers)
-        self.score = nn.Linear(filters[-1] * (image_size // 16) ** 2, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return scores [N] of images x [N, 3, H, W] in [-1, 1]."""
-        return self.score(self.layers(x).flatten(1)).squeeze(1)
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last feature maps [N, F], flat, of images x [N, 3, H, W] in [-1, 1]."""
+        return self.layers(x).flatten(1)

@@ -28,11 +28,11 @@ def test_critic_has_the_parameters_of_the_paper():
     """Sec. III.C: 64-128-256-512 filters of 4 x 4, stride 2, flattened to one score; no norm."""
     critic = WGANCritic(image_size=256, width=64)
     assert parameters(critic, (nn.Linear, nn.Conv2d)) == [
+        16 * 16 * 512 + 1,
         3 * 64 * 16 + 64,
         64 * 128 * 16 + 128,
         128 * 256 * 16 + 256,
         256 * 512 * 16 + 512,
-        16 * 16 * 512 + 1,
     ]
     assert [m.p for m in critic.modules() if isinstance(m, nn.Dropout)] == [0.3] * 4
     assert not [m for m in critic.modules() if "Norm" in type(m).__name__]
