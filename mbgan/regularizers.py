@@ -1,7 +1,9 @@
 """Regularizers: penalties, already weighted, on the critic's step or on the generator's."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -263,3 +265,75 @@ class GeneratorRegularizer(nn.Module):
             turn: generator steps taken so far.
         """
         return next(generator.parameters()).new_zeros(())
+
+
+@runtime_checkable
+class Styled(Protocol):
+    """A generator in two parts, as StyleGAN's: latents to styles, styles to images."""
+
+    z_dim: int
+
+    def styles(self, z: Tensor, draws: Draws | None = None) -> Tensor:
+        """Return styles ws [N, layers, w_dim] for latents z [N, z_dim]."""
+
+    def synthesize(self, ws: Tensor, draws: Draws | None = None) -> Tensor:
+        """Return images [N, 3, H, W] for styles ws [N, layers, w_dim]."""
+
+
+class PathLength(GeneratorRegularizer):
+    """A step in w should move the image equally far everywhere (Karras et al. 2020, eq. 4).
+
+    pl_weight * E[(||J_w^T y||_2 - a)^2], J_w the Jacobian of the image by the style, y random
+    images of N(0, 1 / (H W)), a the moving average of the lengths; every interval-th turn, and
+    then interval times as strong. As in their code, layers' lengths are averaged (quadratically).
+
+    Args:
+        pl_weight: strength; 0 for none.
+        interval: generator steps from one penalty to the next.
+        decay: share of the average that a new length replaces, in (0, 1].
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    average: Tensor  # []: a
+
+    def __init__(self, pl_weight: float = 2.0, interval: int = 4, decay: float = 0.01) -> None:
+        super().__init__()
+        check_weight("pl_weight", pl_weight)
+        if interval < 1:
+            raise ValueError(f"interval must be at least 1, got {interval}")
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay must be in (0, 1], got {decay}")
+        self.pl_weight, self.interval, self.decay = pl_weight, interval, decay
+        self.register_buffer("average", torch.zeros(()))
+
+    def forward(self, generator: nn.Module, n: int, draws: Draws, turn: int) -> Tensor:
+        """Return the weighted penalty [], 0 between the intervals.
+
+        Raises:
+            ValueError: if the generator has no styles.
+        """
+        if not self.pl_weight or turn % self.interval:
+            return super().forward(generator, n, draws, turn)
+        if not isinstance(generator, Styled):
+            raise ValueError(
+                "PathLength needs a generator with styles, as stylegan_lite's, got "
+                f"{type(generator).__name__}; set model.generator_regularizer.pl_weight=0"
+            )
+        weight = next(generator.parameters())
+        z = draws.normal("z", n, generator.z_dim).to(weight, non_blocking=True)
+        with torch.autocast(weight.device.type, enabled=False):  # as in input_gradient
+            ws = generator.styles(z, draws)
+            x = generator.synthesize(ws, draws)
+            y = draws.normal("image", *x.shape).to(x, non_blocking=True)
+            moved = (x * y).sum() / math.sqrt(x[0, 0].numel())
+            (grad,) = torch.autograd.grad(moved, ws, create_graph=True)  # [N, layers, w_dim]
+        lengths = grad.square().sum(2).mean(1).sqrt()  # [N]
+        mean = lengths.detach().mean()
+        if draws.world_size > 1:  # the average is of the whole batch
+            torch.distributed.all_reduce(mean)
+            mean = mean / draws.world_size
+        self.average.lerp_(mean.to(self.average), self.decay)
+        penalty = (lengths - self.average.to(lengths)).square().mean()
+        return self.pl_weight * self.interval * penalty

@@ -11,6 +11,8 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import nn
@@ -26,6 +28,7 @@ from mbgan.gan import GAN
 from mbgan.losses import Wasserstein
 from mbgan.networks import Critic, Generator
 from mbgan.regularizers import GradientPenalty
+from mbgan.verbs import conf_dir, register_resolvers
 
 os.environ["WANDB_MODE"] = "offline"
 SHARED = Path(__file__).parents[2] / "shared"
@@ -74,6 +77,16 @@ def tiny_gan(**kwargs):
     return GAN(**settings | kwargs)
 
 
+def preset_gan(name, *overrides):
+    """The GAN of conf/model/NAME.yaml at 32 pixels and width 4, the same weights every time."""
+    small = ["image_size=32", "model.generator.width=4", "model.critic.width=4"]
+    register_resolvers()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = compose("train", [f"model={name}", *small, *overrides])
+    torch.manual_seed(0)
+    return instantiate(cfg.model, _convert_="all")
+
+
 def field(seed, side=48):
     """Blots of hematoxylin and eosin, an image [side, side, 3]; another field for each seed."""
     amounts = np.random.default_rng(seed).random((10, 10, 2), dtype=np.float32) * 1.5
@@ -107,11 +120,12 @@ def preparation(out, **changes):
 
 
 class ArrayData(L.LightningDataModule):
-    """Random training images [n, 3, 16, 16] served as the real data module serves its own."""
+    """Random training images [n, 3, S, S] served as the real data module serves its own."""
 
-    def __init__(self, n=10, batch_size=4, num_workers=0):
+    def __init__(self, n=10, batch_size=4, num_workers=0, image_size=16):
         super().__init__()
-        self.train = np.random.default_rng(0).integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
+        shape = (n, 3, image_size, image_size)
+        self.train = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def train_dataloader(self):
