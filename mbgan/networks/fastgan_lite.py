@@ -128,9 +128,7 @@ class Halving(nn.Module):
             normed(c_in, c_out, 4, stride=2, pad=1, batch_norm=batch_norm),
             normed(c_out, c_out, 3, pad=1, batch_norm=batch_norm),
         )
-        self.shallow = nn.Sequential(
-            nn.AvgPool2d(2), normed(c_in, c_out, 1, batch_norm=batch_norm)
-        )
+        self.shallow = nn.Sequential(nn.AvgPool2d(2), normed(c_in, c_out, 1, batch_norm=batch_norm))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return maps [N, c_out, H / 2, W / 2] of maps [N, c_in, H, W]."""
