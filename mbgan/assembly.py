@@ -54,8 +54,10 @@ def assemble(cfg: DictConfig) -> Parts:
     L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
     gan = instantiate(cfg.model, _convert_="all")  # plain lists: checkpoints hold no config
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    check_extractor(gan, callbacks)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.setup()  # last: it may decode for minutes
+    gan.condition_on(datamodule.conditions)
     trainer = instantiate(
         cfg.trainer,
         # Not "auto", which takes Apple's GPU: nobody has tried the penalty there.
@@ -74,6 +76,23 @@ def assemble(cfg: DictConfig) -> Parts:
         enable_model_summary=False,
     )
     return Parts(gan, datamodule, trainer)
+
+
+def check_extractor(gan: GAN, callbacks: list[L.Callback]) -> None:
+    """Refuse to pick the best checkpoint by the network that the critic sees by.
+
+    Raises:
+        ValueError: if it does.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, Evaluation):
+            continue
+        name = callback.suite.extractor.name
+        if name == gan.critic.extractor:
+            raise ValueError(
+                f"extractor must not be the network that the critic learns by, got {name}: its "
+                "images please that one; choose extractor=efficientnet_lite2 or inception"
+            )
 
 
 def quiet_libraries() -> None:
@@ -203,6 +222,8 @@ def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]
     path = run.require(checkpoint=checkpoint)
     content = read_checkpoint(path)
     generator: Generator = instantiate(OmegaConf.load(run.config).model.generator)
+    if content["conditions"]:
+        generator.condition_on(content["conditions"], seed=0)  # its weights follow
     prefix = "generator_ema."
     weights = content["state_dict"].items()
     generator.load_state_dict({k[len(prefix) :]: v for k, v in weights if k.startswith(prefix)})
@@ -211,6 +232,7 @@ def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]
         "checkpoint": checkpoint,
         "checkpoint_sha256": sha256_of(path),
         "images_seen": content["counters"]["images_seen"],
+        "critic_extractor": content["critic_extractor"],
     }
     return generator.eval(), origin
 
@@ -263,9 +285,10 @@ def score(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator.to(device)
     suite.extractor.to(device)
-    real = suite.extractor.extract(suite.pick(datamodule.test))
-    n = len(real.features)
-    x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed))
+    x_real, conditions = suite.pick(datamodule.test)
+    n = len(x_real)
+    x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed), conditions)
+    real, fake = suite.extractor.extract(x_real), suite.extractor.extract(x_fake)
     result = {
         **origin,
         "data_sha256": datamodule.sha256,
@@ -275,7 +298,11 @@ def score(
         "seed": seed,
         "extractor": suite.extractor.name,
         "extractor_sha256": suite.extractor.sha256,
-        "scores": suite.full(real, suite.extractor.extract(x_fake)),
+        "scores": suite.full(real, fake),
+        "by_condition": {
+            name: suite.part(real, fake, conditions == i)
+            for i, name in enumerate(generator.conditions)
+        },
     }
     run.write_json(run.scores, result)
     return result

@@ -21,7 +21,12 @@ class Augment(nn.Module):
     """No augmentation; the base of those that are one.
 
     Differentiable, with its own numbers for each image; the same on real and generated images.
+
+    Attributes:
+        needs_zero: reads the signs of scores, so needs a loss whose scores divide at 0.
     """
+
+    needs_zero = False
 
     def forward(self, x: Tensor, draws: Draws, name: str) -> Tensor:
         """Return images x [N, 3, H, W] in [-1, 1], augmented.
@@ -77,6 +82,7 @@ class Adaptive(Augment):
         ValueError: if a number is out of range.
     """
 
+    needs_zero = True
     p: Tensor  # [], probability of each part
     signs: Tensor  # [2]: sum of signs since the last change, and their number
 

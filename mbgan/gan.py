@@ -1,6 +1,6 @@
 """The training loop: critic steps and generator steps, for any networks, loss and regularizer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from mbgan.images import from_uint8, to_uint8
 from mbgan.latents import Draws, seed_of
 from mbgan.losses import AdversarialLoss
 from mbgan.networks import Critic, Generator, mixes_images
-from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer
+from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer, Styled
 from mbgan.schedules import Schedule
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -49,6 +49,8 @@ class GAN(L.LightningModule):
         lr_schedule: factor of both learning rates over images seen; None keeps them.
         beta2_schedule: Adam's second beta of both players over images seen; None keeps them.
         generator_regularizer: penalty added to the generator's loss.
+        condition: what tells images apart: none, class, magnification or both. The conditions
+            themselves are the data's, so `condition_on` names them.
         seed: of latents, penalty, dropout and augmentation.
 
     Raises:
@@ -71,6 +73,7 @@ class GAN(L.LightningModule):
         lr_schedule: Schedule | None = None,
         beta2_schedule: Schedule | None = None,
         generator_regularizer: GeneratorRegularizer | None = None,
+        condition: str = "none",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -80,7 +83,8 @@ class GAN(L.LightningModule):
             raise ValueError(f"critic_batches must be same or fresh, got {critic_batches!r}")
         if not ema_half_life >= 0:
             raise ValueError(f"ema_half_life must be at least 0 images, got {ema_half_life}")
-        check_parts(generator, critic, loss, regularizer)
+        generator_regularizer = generator_regularizer or GeneratorRegularizer()
+        check_parts(generator, critic, loss, regularizer, augment, generator_regularizer)
         self.automatic_optimization = False
         self.generator, self.critic = generator, critic
         self.generator_ema = deepcopy(generator).eval().requires_grad_(False)
@@ -88,15 +92,30 @@ class GAN(L.LightningModule):
         self.loss, self.regularizer, self.augment = loss, regularizer, augment
         self.make_opt_g, self.make_opt_d = make_opt_g, make_opt_d
         self.n_critic, self.critic_batches = n_critic, critic_batches
-        self.generator_regularizer = generator_regularizer or GeneratorRegularizer()
+        self.generator_regularizer = generator_regularizer
         self.ema_half_life = ema_half_life
         self.lr_schedule, self.beta2_schedule = lr_schedule, beta2_schedule
         self.apart = mixes_images(critic)
+        self.condition = condition
         self.seed = seed
         self.critic_steps = 0
         self.images_seen = 0  # real images shown to the critic, repeats counted
         self.images_drawn = 0  # images taken from the data: the position in its stream
         self.losses: dict[str, Tensor] = {}  # of the last step, on this rank; [] each
+
+    def condition_on(self, names: Sequence[str]) -> None:
+        """Tell these conditions apart from now on; of none, nothing changes.
+
+        Args:
+            names: one for each number in the batches, 0 .. K - 1.
+        """
+        assert bool(names) == (self.condition != "none"), "the data module names what is asked for"
+        if not names:
+            return
+        for generator in (self.generator, self.generator_ema):
+            generator.condition_on(names, self.seed)
+        self.generator_ema.requires_grad_(False)
+        self.critic.condition_on(len(names), self.seed)
 
     def configure_optimizers(self) -> tuple[Optimizer, Optimizer]:
         """Build one optimizer per player, generator first."""
@@ -117,37 +136,45 @@ class GAN(L.LightningModule):
             for group, setting in zip(opt.param_groups, settings, strict=True):
                 group.update(setting)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> None:
-        """Train the critic on images [N, 3, H, W], uint8, and the generator when its turn comes."""
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Train the critic on a batch, and the generator when its turn comes.
+
+        Args:
+            batch: images [N, 3, H, W], uint8, and the numbers [N] of their conditions.
+            batch_idx: not used; critic steps are counted over the whole run.
+        """
+        images, condition = batch
         opt_g, opt_d = self.optimizers()
         self._set_rates()
         dtype = next(self.critic.parameters()).dtype
-        x_real = from_uint8(batch, dtype).contiguous(memory_format=torch.channels_last)
+        x_real = from_uint8(images, dtype).contiguous(memory_format=torch.channels_last)
         self.images_drawn += len(x_real) * self.trainer.world_size
         for _ in range(self.n_critic if self.critic_batches == "same" else 1):
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             draws = Draws(self.seed, self.critic_steps, rank, world_size)
             torch.manual_seed(seed_of(self.seed, "dropout", self.critic_steps, rank))
-            self._critic_step(x_real, draws, opt_d)
+            self._critic_step(x_real, condition, draws, opt_d)
             self.critic_steps += 1
             self.images_seen += len(x_real) * world_size
             if self.critic_steps % self.n_critic == 0:
-                self._generator_step(x_real, draws, opt_g)
+                self._generator_step(x_real, condition, draws, opt_g)
 
-    def _critic_step(self, x_real: Tensor, draws: Draws, opt: LightningOptimizer) -> None:
+    def _critic_step(
+        self, x_real: Tensor, condition: Tensor, draws: Draws, opt: LightningOptimizer
+    ) -> None:
         with self.toggled_optimizer(opt):
             with torch.no_grad():
-                x_fake = self.sample(len(x_real), draws.of("critic")).to(x_real.dtype)
+                x_fake = self.sample(condition, draws.of("critic")).to(x_real.dtype)
             judged = [self.augment(x_real, draws, "real"), self.augment(x_fake, draws, "fake")]
             if self.apart:
-                scores = [self.critic(x) for x in judged]
+                scores = [self.critic(x, condition) for x in judged]
             else:  # one pass over both is faster
-                scores = list(self.critic(torch.cat(judged)).chunk(2))
+                scores = list(self.critic(torch.cat(judged), condition.repeat(2)).chunk(2))
             d_real, d_fake = (score.to(x_real.dtype) for score in scores)
             loss = self.loss.critic(d_real, d_fake)
             penalty = self.regularizer(
                 CriticStep(
-                    lambda x: self.critic(self.augment(x, draws, "penalty")),
+                    lambda x: self.critic(self.augment(x, draws, "penalty"), condition),
                     *(x_real, x_fake, d_real, d_fake, draws),
                 )
             )
@@ -164,17 +191,21 @@ class GAN(L.LightningModule):
             "critic/fake": d_fake.detach().mean(),
         }
 
-    def _generator_step(self, x_real: Tensor, draws: Draws, opt: LightningOptimizer) -> None:
+    def _generator_step(
+        self, x_real: Tensor, condition: Tensor, draws: Draws, opt: LightningOptimizer
+    ) -> None:
         n, turn = len(x_real), self.critic_steps // self.n_critic - 1
         with self.toggled_optimizer(opt):
             d_real = None
             if self.loss.needs_real:
                 with torch.no_grad():
-                    d_real = self.critic(self.augment(x_real, draws, "paired")).to(x_real.dtype)
-            x_fake = self.sample(n, draws.of("generator"))
-            d_fake = self.critic(self.augment(x_fake, draws, "generator")).to(x_real.dtype)
+                    paired = self.augment(x_real, draws, "paired")
+                    d_real = self.critic(paired, condition).to(x_real.dtype)
+            x_fake = self.augment(self.sample(condition, draws.of("generator")), draws, "generator")
+            d_fake = self.critic(x_fake, condition).to(x_real.dtype)
             loss = self.loss.generator(d_real, d_fake)
-            penalty = self.generator_regularizer(self.generator, n, draws.of("path"), turn)
+            z = self.latents(condition, draws.of("path"))
+            penalty = self.generator_regularizer(self.generator, z, draws.of("path"), turn)
             opt.zero_grad()
             self.manual_backward(loss + penalty)
             opt.step()
@@ -192,14 +223,20 @@ class GAN(L.LightningModule):
                     beta2 = self.beta2_schedule(self.images_seen)
                     group["betas"] = (setting["betas"][0], beta2)
 
-    def sample(self, n: int, draws: Draws) -> Tensor:
-        """Return n images [n, 3, H, W] of the generator in training, at latents z ~ N(0, I)."""
-        z = draws.normal("z", n, self.generator.z_dim)
+    def latents(self, condition: Tensor, draws: Draws) -> Tensor:
+        """Return latents [N, z_dim] of z ~ N(0, I) and conditions [N], with their graph."""
+        z = draws.normal("z", len(condition), self.generator.z_dim)
         z = z.to(next(self.generator.parameters()), non_blocking=True)
-        return self.generator(z, draws)
+        return self.generator.conditioned(z, condition)
+
+    def sample(self, condition: Tensor, draws: Draws) -> Tensor:
+        """Return images [N, 3, H, W] of the generator in training, of conditions [N]."""
+        return self.generator(self.latents(condition, draws), draws)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters that the rest of the run is a function of."""
+        checkpoint["critic_extractor"] = self.critic.extractor
+        checkpoint["conditions"] = list(self.generator.conditions)
         checkpoint["counters"] = {name: getattr(self, name) for name in COUNTERS}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -218,18 +255,30 @@ class GAN(L.LightningModule):
                     f"{ours.get(name, 'missing')} in the model; resume without overrides of "
                     "model or image_size, or start a new run"
                 )
+        if checkpoint["conditions"] != list(self.generator.conditions):
+            raise ValueError(
+                "the checkpoint must tell apart what the data does, "
+                f"{list(self.generator.conditions)}, got {checkpoint['conditions']}; resume with "
+                "the images that the run began with"
+            )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
 
 
 def check_parts(
-    generator: Generator, critic: Critic, loss: AdversarialLoss, regularizer: Regularizer
+    generator: Generator,
+    critic: Critic,
+    loss: AdversarialLoss,
+    regularizer: Regularizer,
+    augment: Augment,
+    generator_regularizer: GeneratorRegularizer,
 ) -> None:
     """Refuse parts that theory forbids to go together.
 
     Raises:
-        ValueError: if they are of two image sizes, a penalty meets batch norm, or a loss that
-            needs a Lipschitz critic has none.
+        ValueError: if they are of two image sizes, a penalty meets batch norm, a loss that needs
+            a Lipschitz critic has none, an augmentation reads signs that mean nothing, or a
+            penalty is of styles that the generator lacks.
     """
     if generator.image_size != critic.image_size:
         raise ValueError(
@@ -249,13 +298,35 @@ def check_parts(
             f"the {type(loss).__name__} loss needs a regularizer that bounds the critic's slope, "
             f"got {type(regularizer).__name__}; choose regularizer=gp, r1 or clip"
         )
+    if augment.needs_zero and not loss.zero_divides:
+        raise ValueError(
+            f"{type(augment).__name__} needs a loss whose scores divide at 0, to read overfitting "
+            f"from their signs, got {type(loss).__name__}; choose augment=histology or "
+            "diffaugment, or the NonSaturating or Hinge loss"
+        )
+    if generator_regularizer.needs_styles and not isinstance(generator, Styled):
+        raise ValueError(
+            f"{type(generator_regularizer).__name__} needs a generator with styles, as "
+            f"stylegan_lite's, got {type(generator).__name__}; set "
+            "model.generator_regularizer.pl_weight=0"
+        )
 
 
 @torch.no_grad()
-def generate(generator: Generator, z: Tensor, batch_size: int = 64) -> Tensor:
-    """Return a generator's images [N, 3, H, W], uint8, at latents z [N, z_dim], in eval mode."""
+def generate(
+    generator: Generator, z: Tensor, condition: Tensor | None = None, batch_size: int = 64
+) -> Tensor:
+    """Return a generator's images [N, 3, H, W], uint8, in eval mode.
+
+    Args:
+        generator: the network.
+        z: latents [N, z_dim].
+        condition: numbers [N] of their conditions; None where there are none to tell apart.
+        batch_size: images made at once.
+    """
     weight = next(generator.parameters())
     was_training = generator.training
-    parts = [to_uint8(generator.eval()(part.to(weight))) for part in z.split(batch_size)]
+    z = generator.conditioned(z.to(weight), condition)
+    parts = [to_uint8(generator.eval()(part)) for part in z.split(batch_size)]
     generator.train(was_training)
     return torch.cat(parts)

@@ -66,10 +66,18 @@ class Rows:
     Args:
         array: images [N, 3, S, S], uint8.
         index: of these images [n].
+        conditions: number [N] of each image's condition; all 0 if None.
     """
 
-    def __init__(self, array: NDArray[np.uint8], index: NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        array: NDArray[np.uint8],
+        index: NDArray[np.int64],
+        conditions: NDArray[np.int64] | None = None,
+    ) -> None:
         self.array, self.index = array, index
+        everyone = np.zeros(len(array), dtype=np.int64) if conditions is None else conditions
+        self.conditions = everyone[index]
 
     def __len__(self) -> int:
         return len(self.index)

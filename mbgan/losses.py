@@ -15,6 +15,7 @@ class AdversarialLoss(Protocol):
 
     needs_lipschitz: bool  # without a regularizer that bounds the critic's slope it diverges
     needs_real: bool  # the generator's loss compares with the scores of real images
+    zero_divides: bool  # images scored over 0 are those judged real
 
     def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
         """Return the critic's loss [] from its scores of real and generated images."""
@@ -30,7 +31,7 @@ class Wasserstein:
     critic's loss as E[D(x)] - E[D(G(z))], which a critic that minimizes it would turn around.
     """
 
-    needs_lipschitz, needs_real = True, False
+    needs_lipschitz, needs_real, zero_divides = True, False, False
 
     def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
         """Return E[D(x_fake)] - E[D(x_real)], the negated distance estimate."""
@@ -44,7 +45,7 @@ class Wasserstein:
 class NonSaturating:
     """Logistic loss with the generator's non-saturating part (Goodfellow et al. 2014, sec. 3)."""
 
-    needs_lipschitz, needs_real = False, False
+    needs_lipschitz, needs_real, zero_divides = False, False, True
 
     def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
         """Return E[-log s(D(x_real))] + E[-log(1 - s(D(x_fake)))], s the logistic function."""
@@ -58,7 +59,7 @@ class NonSaturating:
 class Hinge:
     """Hinge loss (Lim & Ye 2017, eqs. 5-6; Miyato et al. 2018, eqs. 16-17)."""
 
-    needs_lipschitz, needs_real = False, False
+    needs_lipschitz, needs_real, zero_divides = False, False, True
 
     def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
         """Return E[max(0, 1 - D(x_real))] + E[max(0, 1 + D(x_fake))]."""
@@ -72,7 +73,7 @@ class Hinge:
 class Relativistic:
     """Relativistic pairing loss (Jolicoeur-Martineau 2019; RpGAN in Huang et al. 2024, eq. 2)."""
 
-    needs_lipschitz, needs_real = False, True
+    needs_lipschitz, needs_real, zero_divides = False, True, False
 
     def critic(self, d_real: Tensor, d_fake: Tensor) -> Tensor:
         """Return E[-log s(D(x_real) - D(x_fake))] over pairs, s the logistic function."""

@@ -253,14 +253,20 @@ class Sum(Regularizer):
 
 
 class GeneratorRegularizer(nn.Module):
-    """No penalty; the base of those on the generator's step."""
+    """No penalty; the base of those on the generator's step.
 
-    def forward(self, generator: nn.Module, n: int, draws: Draws, turn: int) -> Tensor:
+    Attributes:
+        needs_styles: is of a generator with styles, see `Styled`.
+    """
+
+    needs_styles = False
+
+    def forward(self, generator: nn.Module, z: Tensor, draws: Draws, turn: int) -> Tensor:
         """Return the weighted penalty [].
 
         Args:
             generator: the network in training.
-            n: images of a batch on this rank.
+            z: latents [N, z_dim] of this rank's images, other ones than the step's.
             draws: the step's random numbers.
             turn: generator steps taken so far.
         """
@@ -270,8 +276,6 @@ class GeneratorRegularizer(nn.Module):
 @runtime_checkable
 class Styled(Protocol):
     """A generator in two parts, as StyleGAN's: latents to styles, styles to images."""
-
-    z_dim: int
 
     def styles(self, z: Tensor, draws: Draws | None = None) -> Tensor:
         """Return styles ws [N, layers, w_dim] for latents z [N, z_dim]."""
@@ -306,24 +310,15 @@ class PathLength(GeneratorRegularizer):
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be in (0, 1], got {decay}")
         self.pl_weight, self.interval, self.decay = pl_weight, interval, decay
+        self.needs_styles = pl_weight > 0
         self.register_buffer("average", torch.zeros(()))
 
-    def forward(self, generator: nn.Module, n: int, draws: Draws, turn: int) -> Tensor:
-        """Return the weighted penalty [], 0 between the intervals.
-
-        Raises:
-            ValueError: if the generator has no styles.
-        """
+    def forward(self, generator: nn.Module, z: Tensor, draws: Draws, turn: int) -> Tensor:
+        """Return the weighted penalty [], 0 between the intervals."""
         if not self.pl_weight or turn % self.interval:
-            return super().forward(generator, n, draws, turn)
-        if not isinstance(generator, Styled):
-            raise ValueError(
-                "PathLength needs a generator with styles, as stylegan_lite's, got "
-                f"{type(generator).__name__}; set model.generator_regularizer.pl_weight=0"
-            )
-        weight = next(generator.parameters())
-        z = draws.normal("z", n, generator.z_dim).to(weight, non_blocking=True)
-        with torch.autocast(weight.device.type, enabled=False):  # as in input_gradient
+            return super().forward(generator, z, draws, turn)
+        assert isinstance(generator, Styled), "GAN checks this"
+        with torch.autocast(z.device.type, enabled=False):  # as in input_gradient
             ws = generator.styles(z, draws)
             x = generator.synthesize(ws, draws)
             y = draws.normal("image", *x.shape).to(x, non_blocking=True)

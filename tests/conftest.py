@@ -24,10 +24,11 @@ from mbgan.data.quality import Check
 from mbgan.data.stain import Identity
 from mbgan.data.stream import BatchStream
 from mbgan.data.verdicts import DuplicateRules
-from mbgan.gan import GAN
+from mbgan.gan import GAN, check_parts
+from mbgan.images import Rows
 from mbgan.losses import Wasserstein
 from mbgan.networks import Critic, Generator
-from mbgan.regularizers import GradientPenalty
+from mbgan.regularizers import GeneratorRegularizer, GradientPenalty
 from mbgan.verbs import conf_dir, register_resolvers
 
 os.environ["WANDB_MODE"] = "offline"
@@ -77,6 +78,11 @@ def tiny_gan(**kwargs):
     return GAN(**settings | kwargs)
 
 
+def compatible(generator, critic, loss, regularizer):
+    """Raise if these do not go together."""
+    check_parts(generator, critic, loss, regularizer, Augment(), GeneratorRegularizer())
+
+
 def preset_gan(name, *overrides):
     """The GAN of conf/model/NAME.yaml at 32 pixels and width 4, the same weights every time."""
     small = ["image_size=32", "model.generator.width=4", "model.critic.width=4"]
@@ -84,7 +90,9 @@ def preset_gan(name, *overrides):
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         cfg = compose("train", [f"model={name}", *small, *overrides])
     torch.manual_seed(0)
-    return instantiate(cfg.model, _convert_="all")
+    gan = instantiate(cfg.model, _convert_="all")
+    gan.condition_on([] if gan.condition == "none" else ["first", "second"])
+    return gan
 
 
 def field(seed, side=48):
@@ -122,10 +130,11 @@ def preparation(out, **changes):
 class ArrayData(L.LightningDataModule):
     """Random training images [n, 3, S, S] served as the real data module serves its own."""
 
-    def __init__(self, n=10, batch_size=4, num_workers=0, image_size=16):
+    def __init__(self, n=10, batch_size=4, num_workers=0, image_size=16, conditions=0):
         super().__init__()
         shape = (n, 3, image_size, image_size)
-        self.train = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        self.train = Rows(images, np.arange(n), np.arange(n) % conditions if conditions else None)
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def train_dataloader(self):

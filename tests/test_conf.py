@@ -56,6 +56,8 @@ def test_every_choice_composes_builds_and_trains_a_batch(
         overrides.append("extractor=efficientnet_lite0")  # test_features loads the other
     if choice in ("regularizer=none", "regularizer=lecam"):  # which bound no critic's slope
         overrides.append("model=dcgan")
+    if choice == "model=projected":  # judged by another network than its critic's
+        overrides.append("extractor=efficientnet_lite2")
     if choice == "experiment=first_light":
         overrides.append("data.n_train=13")
     cfg = config("train", overrides)

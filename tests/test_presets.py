@@ -91,7 +91,13 @@ def test_a_resumed_preset_is_the_uninterrupted_one_bit_by_bit(fit, preset, tmp_p
 
 @pytest.mark.ddp
 @pytest.mark.parametrize(
-    "preset", [*([name] for name in PRESETS), ["stylegan_lite", *PATH_LENGTH]], ids=" ".join
+    "preset",
+    [
+        *([name] for name in PRESETS),
+        ["stylegan_lite", *PATH_LENGTH, "model.condition=class"],
+        ["fastgan_lite", "model.condition=class"],
+    ],
+    ids=" ".join,
 )
 def test_gradients_of_two_ranks_are_those_of_one_process(preset, tmp_path):
     """All but batch norm and dropout, which are taken out (on GPUs batch norm is synchronized).

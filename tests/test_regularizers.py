@@ -153,7 +153,7 @@ def test_penalties_go_through_the_augmentation_to_the_image_itself(fit):
             super().__init__(16, 1)
             self.slope = torch.nn.Parameter(torch.randn(3 * 16 * 16))
 
-        def forward(self, x):
+        def forward(self, x, condition=None):
             return x.flatten(1) @ self.slope
 
     gan = tiny_gan(critic=Linear(), augment=Triple(), regularizer=Look(1.0))

@@ -59,7 +59,7 @@ def main(devices, out, *preset):
         use_distributed_sampler=False,
     )
     # Each rank's share holds whole groups of a minibatch statistic.
-    data = ArrayData(n=10, batch_size=8, image_size=32) if preset else ArrayData(10, 4)
+    data = ArrayData(10, 8, image_size=32, conditions=2) if preset else ArrayData(10, 4)
     trainer.fit(gan.double(), data)
     state = dict(gan.state_dict())
     torch.save((gradients.kept, state, gan.images_seen), f"{out}.{trainer.global_rank}")

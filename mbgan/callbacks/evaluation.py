@@ -55,7 +55,8 @@ class Evaluation(Periodic):
                 f"{self.suite.extractor.name}; name it: extractor=inception or another"
             )
         self.suite.extractor.to(gan.device)
-        self.real = self.suite.extractor.extract(self.suite.pick(trainer.datamodule.held_out))
+        x_real, self.conditions = self.suite.pick(trainer.datamodule.held_out)
+        self.real = self.suite.extractor.extract(x_real)
         if not self.rows:
             self.act(trainer, gan)
 
@@ -81,7 +82,9 @@ class Evaluation(Periodic):
                 torch.distributed.broadcast(buffer, src=0)
         share = math.ceil(n / world_size)
         mine = range(trainer.global_rank * share, (trainer.global_rank + 1) * share)
-        x_fake = generate(gan.generator_ema, fixed_latents(mine, gan.generator.z_dim, self.seed))
+        z = fixed_latents(mine, gan.generator.z_dim, self.seed)
+        conditions = self.conditions[[i % n for i in mine]]  # of the real images
+        x_fake = generate(gan.generator_ema, z, conditions)
         seen = self.suite.extractor.extract(x_fake)
         if world_size == 1:
             return seen

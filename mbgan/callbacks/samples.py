@@ -6,6 +6,8 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from mbgan.augment import Augment
+from mbgan.augment import preview as augmented
 from mbgan.callbacks import Periodic
 from mbgan.data.stream import preview
 from mbgan.gan import GAN, generate
@@ -19,7 +21,8 @@ class Samples(Periodic):
 
     Args:
         run_dir: the run folder; samples/ gets a grid by images seen, training images in real.png,
-            and the same in transformed.png as the critic sees them.
+            the same as the data module hands them out in transformed.png, and as the augmentation
+            in the loop shows them to the critic in augmented.png.
         every: images seen between two grids.
         n: images of a grid.
         seed: of the latents.
@@ -38,19 +41,25 @@ class Samples(Periodic):
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         """Draw the start, and training images beside it, also as the critic sees them."""
         self.z = fixed_latents(range(self.n), gan.generator.z_dim, self.seed)
+        self.conditions = torch.arange(self.n) % max(
+            1, len(gan.generator.conditions)
+        )  # side by side
         train = trainer.datamodule.train  # sorted by name: spread over classes and patients
         spread = np.linspace(0, len(train) - 1, min(self.n, len(train))).astype(int)
         save_png(grid(torch.from_numpy(train[spread])), self.run.samples / "real.png")
         seen = preview(trainer.datamodule.stream(), n=min(self.n, 8))
         columns = min(self.n, 8, len(train))
         save_png(grid(seen, columns), self.run.samples / "transformed.png")
+        if type(gan.augment) is not Augment:
+            x = torch.from_numpy(train[spread[:columns]]).to(gan.device)
+            save_png(augmented(gan.augment, x, rows=4), self.run.samples / "augmented.png")
         if gan.images_seen == 0:
             self.act(trainer, gan)
 
     @rank_zero_only
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
         """Draw a grid, and hand it to the loggers that take pictures."""
-        sheet = grid(generate(gan.generator_ema, self.z))
+        sheet = grid(generate(gan.generator_ema, self.z, self.conditions))
         save_png(sheet, self.run.samples / f"{gan.images_seen:09d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

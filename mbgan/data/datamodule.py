@@ -1,4 +1,4 @@
-"""Images of one magnification, split into those that train and those that score."""
+"""Images, split into those that train and those that score, with what tells them apart."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from mbgan.data import manifest
 from mbgan.data.cache import ImageSet, load_images
-from mbgan.data.folder import ImageFile, find_images
+from mbgan.data.folder import UNKNOWN, ImageFile, find_images
 from mbgan.data.splits import check, merge_groups, split, subset
 from mbgan.data.stream import BatchStream
 from mbgan.images import Rows
@@ -25,14 +25,20 @@ from mbgan.images import Rows
 log = logging.getLogger(__name__)
 
 SIDES = ("train", "val", "test")  # what trains, what picks the best checkpoint, what scores it
+CONDITIONS = ("none", "class", "magnification", "both")
 
 
 class MagnificationDataModule(L.LightningDataModule):
-    """Images of one magnification, decoded once, split, and served in batches.
+    """Images of a magnification, decoded once, split, and served in batches.
+
+    Attributes:
+        conditions: names of what tells images apart, "oscc", "400x" or "400x/oscc"; their places
+            are the numbers in the batches. None where condition is "none".
 
     Args:
         root: folder of images.
-        magnification: "10x", "400x" or the name that a folder gives it.
+        magnification: "10x", "400x" or the name that a folder gives it; several with "+" between
+            them, "10x+100x", where the condition tells them apart.
         image_size: side in pixels to which images are scaled.
         batch_size: images of a batch over all devices; at most the training side is used.
         cache_dir: where decoded images are kept.
@@ -40,6 +46,7 @@ class MagnificationDataModule(L.LightningDataModule):
         d4: turn and mirror training images at random.
         transforms: of albumentations, by name, applied in turn to each training image.
         num_workers: processes that prepare batches; 0 is fastest, as images are in memory.
+        condition: what tells images apart: one of CONDITIONS.
         seed: of the order of the images and of the transforms.
 
     Raises:
@@ -57,9 +64,14 @@ class MagnificationDataModule(L.LightningDataModule):
         d4: bool = True,
         transforms: Mapping[str, Any] | None = None,
         num_workers: int = 0,
+        condition: str = "none",
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if condition not in CONDITIONS:
+            raise ValueError(
+                f"model.condition must be one of {', '.join(CONDITIONS)}, got {condition!r}"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if num_workers < 0:
@@ -69,38 +81,79 @@ class MagnificationDataModule(L.LightningDataModule):
         self.cache_dir, self.n_train = cache_dir, n_train
         self.d4, self.transforms = d4, tuple((transforms or {}).values())
         self.num_workers, self.seed = num_workers, seed
+        self.condition = condition
+        self.magnifications = self.magnification.split("+")
+        if len(self.magnifications) > 1 and condition not in ("magnification", "both"):
+            raise ValueError(
+                f"several magnifications ({self.magnification}) need model.condition=magnification "
+                f"or both, got {condition}; a mixture of scales is no image of any"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         """Find, decode and split the images; a second call does nothing.
 
         Raises:
             FileNotFoundError: if there are no images of the magnification.
-            ValueError: if they are too few to split.
+            ValueError: if they are too few to split, or the condition tells none apart.
         """
         if hasattr(self, "train"):
             return
         found, sides = self.read()
         self.sha256 = found.sha256
-        self.train, self.held_out, self.test = (Rows(found.images, sides[s]) for s in SIDES)
+        names = [name_of(file, self.condition) for file in found.files]
+        self.conditions = sorted({names[i] for i in sides["train"]} - {""})
+        if self.condition != "none" and len(self.conditions) < 2:
+            raise ValueError(
+                f"model.condition={self.condition} needs at least 2 to tell apart among the "
+                f"training images, got {', '.join(self.conditions)}; use model.condition=none"
+            )
+        if strange := sorted(set(names) - {"", *self.conditions}):
+            log.warning("left out, as none of them trains: %s", ", ".join(strange))
+            trained = np.array([name not in strange for name in names])
+            sides = {side: rows[trained[rows]] for side, rows in sides.items()}
+        number = {name: i for i, name in enumerate(self.conditions)}
+        numbers = np.array([number.get(name, 0) for name in names])
+        self.train, self.held_out, self.test = (
+            Rows(found.images, sides[side], numbers) for side in SIDES
+        )
         self.train_files, self.held_out_files, self.test_files = (
             [found.files[i] for i in sides[side]] for side in SIDES
         )
         patients = {f.patient for f in found.files if f.patient}
         log.info(
-            "%d images at %s from %s (%s): %d to train on, %s, %s",
+            "%d images at %s from %s (%s): %d to train on, %s, %s%s",
             *(len(found.files), self.magnification, self.root, counts(found.files)),
             len(self.train),
             f"{len(self.held_out)} held out"
-            if sides["test"] is sides["val"]
+            if np.array_equal(sides["test"], sides["val"])
             else f"{len(self.held_out)} to pick the best, {len(self.test)} to score it",
             f"split by {len(patients)} patients" if patients else "patients unknown",
+            f"; told apart: {', '.join(self.conditions)}" if self.conditions else "",
         )
 
     def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
         """Return the images, and the indices of each of SIDES."""
         raise NotImplementedError
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def with_class(self, files: list[ImageFile]) -> list[ImageFile]:
+        """Return the files whose class is known, if classes are to be told apart; else all.
+
+        Raises:
+            ValueError: if no class is known.
+        """
+        if self.condition not in ("class", "both"):
+            return files
+        known = [file for file in files if file.label != UNKNOWN]
+        if not known:
+            raise ValueError(
+                f"model.condition={self.condition} needs images whose class is known, got none in "
+                f"{self.root}; put each class into a folder of its own, or use model.condition=none"
+            )
+        if len(known) < len(files):
+            log.info("%d images of no known class are left out", len(files) - len(known))
+        return known
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Return the batches that follow those the run has drawn already.
 
         Raises:
@@ -162,7 +215,12 @@ class FolderDataModule(MagnificationDataModule):
                 f"data.root {self.root} was prepared by mbgan.prepare; use it with data=prepared, "
                 "so that its verdicts and its split hold"
             )
-        files = find_images(self.root, self.magnification, self.patient_pattern)
+        files = [
+            file
+            for magnification in self.magnifications
+            for file in find_images(self.root, magnification, self.patient_pattern)
+        ]
+        files = self.with_class(files)
         found = load_images(files, self.image_size, self.cache_dir)
         train, held_out = split(found.files, self.share, self.split_seed, self.n_train)
         return found, {"train": train, "val": held_out, "test": held_out}
@@ -182,14 +240,14 @@ class PreparedDataModule(MagnificationDataModule):
         table = manifest.read(self.root)
         # Not the manifest's own groups: who corrects a patient in it may join two sides.
         check(merge_groups(table["patient"], table["cluster"], table["name"]), table["split"])
-        rows = table[(table["image"] != "") & (table["magnification"] == self.magnification)]
-        if rows.empty:
+        rows = table[(table["image"] != "") & table["magnification"].isin(self.magnifications)]
+        if missing := set(self.magnifications) - set(rows["magnification"]):
             there = table["magnification"][table["image"] != ""].value_counts()
             raise FileNotFoundError(
-                f"no images of magnification {self.magnification!r} in {self.root}; there are "
+                f"no images of magnification {min(missing)!r} in {self.root}; there are "
                 f"{', '.join(f'{name} ({n})' for name, n in there.items()) or 'no images at all'}"
             )
-        files = manifest.image_files(rows, self.root)
+        files = self.with_class(manifest.image_files(rows, self.root))
         with Image.open(files[0].path) as image:
             prepared = image.width
         if self.image_size > prepared:
@@ -202,7 +260,8 @@ class PreparedDataModule(MagnificationDataModule):
             name, reason = found.skipped[0]
             path = next(file.path for file in files if file.name == name)
             raise ValueError(f"{path} is damaged ({reason}); delete it and run mbgan.prepare again")
-        by_name = dict(zip((file.name for file in files), rows["split"], strict=True))
+        names = (file.name for file in manifest.image_files(rows, self.root))
+        by_name = dict(zip(names, rows["split"], strict=True))
         side_of = np.array([by_name[file.name] for file in found.files])
         sides = {side: np.flatnonzero(side_of == side) for side in SIDES}
         if self.n_train is not None:
@@ -221,6 +280,12 @@ class PreparedDataModule(MagnificationDataModule):
         digest = f"{manifest.sha256(rows)} {found.sha256}"  # of the split, and of the pixels
         sha256 = hashlib.sha256(digest.encode()).hexdigest()
         return replace(found, sha256=sha256), sides
+
+
+def name_of(file: ImageFile, condition: str) -> str:
+    """Return what an image is called where a condition tells images apart; "" for none."""
+    names = {"none": "", "class": file.label, "magnification": str(file.magnification)}
+    return names[condition] if condition != "both" else f"{file.magnification}/{file.label}"
 
 
 def counts(files: list[ImageFile]) -> str:

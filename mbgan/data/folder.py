@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 log = logging.getLogger(__name__)
 
+UNKNOWN = "unknown"  # the class of an image whose path tells none
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 
 # 100x, 2.5x, 100 x, x100; not 0x40, 256x256 or 224 x 224.
@@ -248,4 +249,4 @@ def _label(folders: tuple[str, ...], nothing: list[re.Pattern[str]]) -> str:
             text = pattern.sub(" ", text)
         if text := re.sub(r"[\W_]+", "_", text).strip("_").lower():
             return text
-    return "unknown"
+    return UNKNOWN

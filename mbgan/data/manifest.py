@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mbgan.data.folder import ImageFile
+from mbgan.data.folder import UNKNOWN, ImageFile
 from mbgan.data.verdicts import AFTER
 
 FILE = "manifest.parquet"
@@ -74,7 +74,7 @@ def image_files(table: pd.DataFrame, folder: Path) -> list[ImageFile]:
             folder / row["image"],
             row["name"] + (f"#{row['tile']}" if row["tile"] else ""),
             row["magnification"],
-            "unknown" if row["conflict"] else row["class"],
+            UNKNOWN if row["conflict"] else row["class"],
             row["patient"],
         )
         for row in table[table["image"] != ""].to_dict("records")

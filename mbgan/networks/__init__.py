@@ -1,8 +1,14 @@
 """Generators and critics, and the contract that `mbgan.gan.GAN` holds them to."""
 
-from torch import Tensor, nn
+import math
+from collections.abc import Sequence
 
-from mbgan.latents import Draws
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import spectral_norm
+
+from mbgan.latents import Draws, generator_of
 
 
 def check_image_size(image_size: int) -> None:
@@ -22,9 +28,15 @@ class Generator(nn.Module):
     (noise, style mixing) from the draws it is handed, and from nowhere else: then a run resumes
     exactly and is the same on several devices.
 
+    Attributes:
+        conditions: names of what tells images apart; empty if nothing does.
+        embedding: of conditions, [K, z_dim], once there are some.
+
     Raises:
         ValueError: if z_dim or image_size is out of range.
     """
+
+    embedding: nn.Embedding | None
 
     def __init__(self, z_dim: int, image_size: int) -> None:
         super().__init__()
@@ -32,10 +44,29 @@ class Generator(nn.Module):
             raise ValueError(f"z_dim must be at least 1, got {z_dim}")
         check_image_size(image_size)
         self.z_dim, self.image_size = z_dim, image_size
+        self.conditions = tuple[str, ...]()
+        self.register_module("embedding", None)
+
+    def condition_on(self, names: Sequence[str], seed: int) -> None:
+        """Make images depend on one of the named conditions (Mirza & Osindero 2014)."""
+        self.conditions = tuple(names)
+        numbers = generator_of(seed, "generator embedding")
+        self.embedding = embedding(len(names), self.z_dim, 1.0, numbers)
 
     def __call__(self, z: Tensor, draws: Draws | None = None) -> Tensor:  # typed
-        """Run `forward` and its hooks."""
+        """Run `forward` and its hooks, on latents that hold their conditions already."""
         return super().__call__(z, draws)
+
+    def conditioned(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """Return latents [N, z_dim] that hold z [N, z_dim] and conditions [N], in 0 .. K - 1.
+
+        Their sum, scaled to unit spread again: to a dense layer the same as both side by side,
+        and any network takes it. Without conditions to tell apart, z as it is.
+        """
+        if self.embedding is None:
+            return z
+        assert condition is not None, "the generator draws by a condition"
+        return (z + self.embedding(condition.to(z.device))) / math.sqrt(2)
 
 
 class Critic(nn.Module):
@@ -48,31 +79,67 @@ class Critic(nn.Module):
         image_size: side of the images in pixels, a power of two from 16 to 256.
         width_out: length F of the features.
 
+    Attributes:
+        projection: of conditions, [K, F], once there are some.
+        extractor: name of the trained network that it sees by, by which its generator must not be
+            judged; None if it learns to see by itself.
+
     Raises:
         ValueError: if image_size is out of range.
     """
+
+    projection: nn.Embedding | None
+    extractor: str | None = None
 
     def __init__(self, image_size: int, width_out: int) -> None:
         super().__init__()
         check_image_size(image_size)
         self.image_size = image_size
         self.score = nn.Linear(width_out, 1)
+        self.width_out = width_out
+        self.register_module("projection", None)
+
+    def condition_on(self, n: int, seed: int) -> None:
+        """Judge each image by one of n conditions (Miyato & Koyama 2018, eq. 3)."""
+        std = self.width_out**-0.5
+        numbers = generator_of(seed, "critic embedding")
+        self.projection = embedding(n, self.width_out, std, numbers)
+        if parametrize.is_parametrized(self.score):
+            spectral_norm(self.projection)
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the scores are made of, [N, F] or [N, K, F], for images x [N, 3, H, W]."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return scores [N] or [N, K] of images x [N, 3, H, W] in [-1, 1]."""
-        return self.score(self.features(x)).squeeze(-1)
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return scores [N] or [N, K] of images x [N, 3, H, W] in [-1, 1].
+
+        Args:
+            x: the images.
+            condition: [N], in 0 .. K - 1; not looked at where there are none to tell apart.
+        """
+        features = self.features(x)
+        scores: Tensor = self.score(features).squeeze(-1)
+        if self.projection is None:
+            return scores
+        assert condition is not None, "the critic judges by a condition"
+        direction = self.projection(condition).view(len(x), *[1] * (features.dim() - 2), -1)
+        return scores + (features * direction).sum(-1)
 
     def extra_loss(self, x_real: Tensor, draws: Draws) -> Tensor:
         """Return what else the critic minimizes on (augmented) real images, a scalar []."""
         return x_real.new_zeros(())
 
-    def __call__(self, x: Tensor) -> Tensor:  # nn.Module.__call__, typed
+    def __call__(self, x: Tensor, condition: Tensor | None = None) -> Tensor:  # typed
         """Run `forward` and its hooks."""
-        return super().__call__(x)
+        return super().__call__(x, condition)
+
+
+def embedding(n: int, length: int, std: float, numbers: torch.Generator) -> nn.Embedding:
+    """Return vectors [n, length] of N(0, std^2), drawn by a generator of its own."""
+    vectors = nn.Embedding(n, length)
+    nn.init.normal_(vectors.weight, std=std, generator=numbers)
+    return vectors
 
 
 class MixesImages:

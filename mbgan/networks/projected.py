@@ -195,7 +195,7 @@ class ProjectedCritic(Critic):
         spectral_norm(self.score)
         self.side = max(image_size, input_size)
         frozen = Lite0() if backbone == LITE0 else Timm(backbone, weights)
-        self.extractor = backbone  # by which its generator must not be judged
+        self.extractor = backbone
         object.__setattr__(self, "backbone", frozen.eval().requires_grad_(False))
         noise = torch.rand(8, 3, self.side, self.side, generator=generator_of(seed, "noise"))
         maps = self.backbone(2 * noise - 1)
@@ -213,7 +213,8 @@ class ProjectedCritic(Critic):
         if self.side > x.shape[-1]:
             x = F.interpolate(x, size=self.side, mode="bilinear")
         # In bfloat16 the gradient of depthwise convolutions is twice as slow on a CPU.
-        with torch.autocast(x.device.type, enabled=False):
+        kind = x.device.type
+        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not x.requires_grad):
             maps = self.backbone(x)
         parts = []
         for head, projected in zip(self.heads, self.projections(maps), strict=True):

@@ -189,3 +189,102 @@ def test_a_folder_as_it_is_and_a_prepared_one_are_not_taken_for_each_other(made)
         ).setup()
     with pytest.raises(FileNotFoundError, match=r"make one: python -m mbgan.prepare data.root="):
         PreparedDataModule(root=made / "images", **settings).setup()
+
+
+def test_conditions_are_named_and_each_image_has_the_number_of_its_own(prepared):
+    data = module(prepared, condition="class")
+    assert data.conditions == ["a", "b"]
+    for rows, files in ((data.train, data.train_files), (data.test, data.test_files)):
+        assert [data.conditions[i] for i in rows.conditions] == [f.label for f in files]
+    assert module(prepared).conditions == []
+
+
+def test_an_image_in_the_stream_keeps_its_condition(prepared):
+    """Turned or not, an image's pixels sum to the same."""
+    data = module(prepared, condition="class")
+    own = {x.sum(): y for x, y in zip(data.train[:], data.train.conditions, strict=True)}
+    images, numbers = data.stream(batch_size=2 * len(data.train)).batch(3)
+    assert [own[x.sum().item()] for x in images] == numbers.tolist()
+
+
+def test_an_image_of_no_known_class_is_left_out_where_classes_are_told_apart(prepared):
+    files = {f.name for f in module(prepared).train_files + module(prepared).test_files}
+    data = module(prepared, condition="class")
+    known = {f.name for f in data.train_files + data.test_files}
+    assert files - known <= {"40x/a/patient0_0.png"}
+    assert len(data.train) + len(data.held_out) + len(data.test) == 23
+
+
+def images(tmp_path, **counts):
+    """A folder with so many images of each class, at 40x and at 100x."""
+    for label, n in counts.items():
+        for i in range(n):
+            put(tmp_path / "images", f"{('40x', '100x')[i % 2]}/{label}/{i}.png", field(i))
+    return tmp_path / "images"
+
+
+def plain(root, **changes):
+    settings = {
+        "magnification": "40x",
+        "image_size": 16,
+        "batch_size": 4,
+        "cache_dir": root.parent / "cache",
+        "held_out": 0.4,
+        "patient_pattern": None,
+        "split_seed": 0,
+    }
+    data = FolderDataModule(root=root, **settings | changes)
+    data.setup()
+    return data
+
+
+@pytest.mark.parametrize("split_seed", range(5))
+def test_the_only_image_of_a_class_trains(tmp_path, split_seed):
+    data = plain(images(tmp_path, a=20, rare=1), condition="class", split_seed=split_seed)
+    assert data.conditions == ["a", "rare"]
+    assert np.bincount(data.train.conditions).tolist() == [len(data.train) - 1, 1]
+
+
+def test_magnifications_train_together_if_they_are_told_apart(tmp_path):
+    root = images(tmp_path, a=12, b=8)
+    data = plain(root, magnification="40x+100x", condition="magnification")
+    assert data.conditions == ["100x", "40x"]
+    assert len(data.train) + len(data.held_out) == 20
+    both = plain(root, magnification="40x+100x", condition="both")
+    assert both.conditions == ["100x/a", "100x/b", "40x/a", "40x/b"]
+    for condition in ("none", "class"):
+        with pytest.raises(ValueError, match=r"several magnifications \(40x\+100x\) need"):
+            plain(root, magnification="40x+100x", condition=condition)
+    with pytest.raises(FileNotFoundError, match="no images of magnification '10x'"):
+        plain(root, magnification="40x+10x", condition="magnification")
+
+
+def test_prepared_magnifications_train_together(prepared):
+    with pytest.raises(FileNotFoundError, match="no images of magnification '10x'"):
+        module(prepared, magnification="10x+40x", condition="magnification")
+    edit(prepared, split=lambda t: t["split"].where(t["magnification"] != "100x", "train"))
+    data = module(prepared, magnification="40x+100x", condition="magnification")
+    assert data.conditions == ["100x", "40x"]
+    assert len(data.train) + len(data.held_out) + len(data.test) == 25
+
+
+def test_nothing_to_tell_apart_is_refused_with_the_way_out(tmp_path):
+    root = images(tmp_path, a=12)
+    with pytest.raises(ValueError, match=r"needs at least 2 to tell apart .*, got a; use model"):
+        plain(root, condition="class")
+    with pytest.raises(ValueError, match="must be one of none, class, magnification, both, got 'x"):
+        plain(root, condition="x")
+    for i in range(4):
+        put(tmp_path / "flat", f"40x/{i}.png", field(i))
+    with pytest.raises(ValueError, match=r"needs images whose class is known, got none in .*flat"):
+        plain(tmp_path / "flat", condition="class")
+
+
+def test_a_class_that_nobody_trains_on_is_left_out_and_named(prepared, caplog):
+    names = {f.name for f in module(prepared).test_files[:2]}
+    edit(prepared, **{"class": lambda t: t["class"].where(~t["name"].isin(names), "other")})
+    data = module(prepared, condition="class")
+    assert data.conditions == ["a", "b"]
+    assert not names & {f.name for f in data.test_files}
+    assert len(data.test) == len(data.test_files) == len(module(prepared).test_files) - 2
+    assert "left out, as none of them trains: other" in caplog.text

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from torch.utils.data import DataLoader
 
 from mbgan.data.stream import BatchStream, preview, turn
+from mbgan.images import Rows
 from mbgan.verbs import conf_dir, register_resolvers
 
 IMAGES = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1) * np.ones((1, 3, 4, 4), np.uint8)
@@ -37,11 +38,21 @@ def jitter(albumentations):
 
 def transformed(n, transforms, batch_size=8, workers=0, **settings):
     """The first n batches [n * batch_size, 3, 16, 16] of a transformed stream."""
-    stream = BatchStream(
+    batches = stream_of(
         RANDOM, batch_size, settings.pop("seed", 0), transforms=transforms, **settings
     )
-    loader = DataLoader(stream, batch_size=None, num_workers=workers)
-    return torch.cat(list(islice(loader, n)))
+    loader = DataLoader(batches, batch_size=None, num_workers=workers)
+    return torch.cat(first(n, loader))
+
+
+def stream_of(images, *settings, **more):
+    """The stream of images [N, 3, S, S] as they are, without conditions."""
+    return BatchStream(Rows(images, np.arange(len(images))), *settings, **more)
+
+
+def first(n, batches):
+    """The images of the first n batches."""
+    return [x for x, _ in islice(batches, n)]
 
 
 def ids(batch):
@@ -49,28 +60,28 @@ def ids(batch):
 
 
 def test_every_image_comes_once_per_epoch_and_epochs_differ():
-    batches = islice(BatchStream(IMAGES, batch_size=4, seed=0), 5)  # 20 images: two epochs
+    batches = first(5, stream_of(IMAGES, batch_size=4, seed=0))  # 20 images: two epochs
     order = [i for batch in batches for i in ids(batch)]
     assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
     assert order[:10] != order[10:]
 
 
 def test_stream_goes_on_where_it_was_left_also_with_another_batch_size():
-    whole = [i for b in islice(BatchStream(IMAGES, 4, seed=0), 10) for i in ids(b)]
-    rest = [i for b in islice(BatchStream(IMAGES, 3, seed=0, start=12), 5) for i in ids(b)]
+    whole = [i for b in first(10, stream_of(IMAGES, 4, seed=0)) for i in ids(b)]
+    rest = [i for b in first(5, stream_of(IMAGES, 3, seed=0, start=12)) for i in ids(b)]
     assert rest == whole[12:27]
 
 
 def test_ranks_share_the_batch_of_one_process():
-    whole = next(iter(BatchStream(IMAGES, 6, seed=0)))
-    parts = [next(iter(BatchStream(IMAGES, 6, 0, rank=r, world_size=3))) for r in range(3)]
+    whole = first(1, stream_of(IMAGES, 6, seed=0))[0]
+    parts = [first(1, stream_of(IMAGES, 6, 0, rank=r, world_size=3))[0] for r in range(3)]
     assert torch.equal(torch.cat(parts), whole)
 
 
 def test_worker_processes_change_nothing():
-    alone = list(islice(BatchStream(IMAGES, 4, seed=0), 6))
-    loader = DataLoader(BatchStream(IMAGES, 4, seed=0), batch_size=None, num_workers=2)
-    assert all(torch.equal(a, b) for a, b in zip(alone, islice(loader, 6), strict=True))
+    alone = list(first(6, stream_of(IMAGES, 4, seed=0)))
+    loader = DataLoader(stream_of(IMAGES, 4, seed=0), batch_size=None, num_workers=2)
+    assert all(torch.equal(a, b) for a, b in zip(alone, first(6, loader), strict=True))
 
 
 def test_turn_gives_the_eight_poses_of_the_square():
@@ -84,9 +95,9 @@ def test_turn_gives_the_eight_poses_of_the_square():
 
 def test_d4_off_leaves_images_upright():
     image = np.arange(48, dtype=np.uint8).reshape(1, 3, 4, 4)
-    batch = next(iter(BatchStream(image, 8, seed=0, d4=False)))
+    batch = first(1, stream_of(image, 8, seed=0, d4=False))[0]
     assert (batch.numpy() == image).all()
-    turned = next(iter(BatchStream(image, 8, seed=0)))
+    turned = first(1, stream_of(image, 8, seed=0))[0]
     assert not (turned.numpy() == image).all()
 
 
@@ -108,15 +119,15 @@ def test_transforms_depend_neither_on_ranks_nor_on_the_batch_size(jitter):
 def test_transforms_draw_anew_for_every_image_epoch_and_seed(jitter):
     """Ten copies of one image: three epochs are thirty different pictures, under each seed."""
     same = RANDOM[:1].repeat(10, 0)
-    streams = [BatchStream(same, 30, seed, d4=False, transforms=jitter) for seed in (0, 1)]
-    pictures = torch.cat([stream.batch(0) for stream in streams])
+    streams = [stream_of(same, 30, seed, d4=False, transforms=jitter) for seed in (0, 1)]
+    pictures = torch.cat([stream.batch(0)[0] for stream in streams])
     assert len(pictures.flatten(1).unique(dim=0)) == 60
 
 
 def test_transforms_are_drawn_apart_from_one_another(albumentations):
     """Two flips at p=0.5: all four outcomes, each a quarter of the time (set_random_seed: two)."""
     flips = [albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)]
-    x = BatchStream(MARKED, 400, 0, d4=False, transforms=flips).batch(0)[:, 0]
+    x = stream_of(MARKED, 400, 0, d4=False, transforms=flips).batch(0)[0][:, 0]
     counts = (x[:, [0, 0, 3, 3], [0, 3, 0, 3]] == 255).sum(0)
     assert counts.sum() == 400
     assert all(70 <= count <= 130 for count in counts)  # 100 +- 3.5 standard deviations
@@ -124,14 +135,14 @@ def test_transforms_are_drawn_apart_from_one_another(albumentations):
 
 def test_images_keep_their_channels_and_their_upright(albumentations):
     """A transform that does nothing gives back what is there: [3, S, S] to [S, S, 3] and back."""
-    plain = BatchStream(RANDOM, 8, 0).batch(0)
+    plain = stream_of(RANDOM, 8, 0).batch(0)[0]
     nothing = [albumentations.NoOp()]
-    assert torch.equal(BatchStream(RANDOM, 8, 0, transforms=nothing).batch(0), plain)
+    assert torch.equal(stream_of(RANDOM, 8, 0, transforms=nothing).batch(0)[0], plain)
 
 
 def test_what_is_no_transform_or_changes_the_form_of_images_is_refused_at_once(albumentations):
     def stream(*transforms):
-        return BatchStream(RANDOM, 4, 0, transforms=transforms)
+        return stream_of(RANDOM, 4, 0, transforms=transforms)
 
     with pytest.raises(ValueError, match=r"albumentations transforms, got 'D4'; write each as"):
         stream(albumentations.D4(), "D4")
@@ -147,23 +158,23 @@ def test_what_is_no_transform_or_changes_the_form_of_images_is_refused_at_once(a
 
 def test_a_form_that_changes_later_is_refused_then(albumentations):
     """At p=0.1 the first image passes; a training must not see the eleventh cut down."""
-    stream = BatchStream(RANDOM, 100, 0, transforms=[albumentations.RandomCrop(8, 8, p=0.1)])
+    stream = stream_of(RANDOM, 100, 0, transforms=[albumentations.RandomCrop(8, 8, p=0.1)])
     with pytest.raises(ValueError, match=r"got \[8, 8, 3\], uint8"):
-        stream.batch(0)
+        stream.batch(0)[0]
 
 
 def test_preview_shows_originals_and_then_versions_as_in_training(jitter):
-    sheet = preview(BatchStream(RANDOM, 4, 0, d4=False, transforms=jitter), n=3, versions=2)
+    sheet = preview(stream_of(RANDOM, 4, 0, d4=False, transforms=jitter), n=3, versions=2)
     assert sheet.shape == (9, 3, 16, 16)
     originals = torch.from_numpy(RANDOM[[0, 4, 9]])
     assert torch.equal(sheet[:3], originals)
     assert len(sheet.flatten(1).unique(dim=0)) == 9
-    turned_only = preview(BatchStream(RANDOM, 4, 0), n=20, versions=1)
+    turned_only = preview(stream_of(RANDOM, 4, 0), n=20, versions=1)
     assert len(turned_only) == 20
     assert not torch.equal(turned_only[10:], turned_only[:10])
     for x, pictures in zip(turned_only[10:], turned_only[:10], strict=True):
         assert (turn(pictures.expand(8, 3, 16, 16), torch.arange(8)) == x).all((1, 2, 3)).any()
-    assert torch.equal(preview(BatchStream(RANDOM, 4, 0, d4=False), 10, 1)[10:], turned_only[:10])
+    assert torch.equal(preview(stream_of(RANDOM, 4, 0, d4=False), 10, 1)[10:], turned_only[:10])
 
 
 def preset(name):
@@ -188,7 +199,7 @@ def preset(name):
 def test_presets_are_transforms_that_fit(name, expected):
     transforms = preset(name)
     assert [type(transform).__name__ for transform in transforms] == expected
-    assert BatchStream(RANDOM, 10, 0, transforms=transforms).batch(0).shape == RANDOM.shape
+    assert stream_of(RANDOM, 10, 0, transforms=transforms).batch(0)[0].shape == RANDOM.shape
 
 
 def test_stain_preset_keeps_white_white_and_tissue_near_its_color():
@@ -198,7 +209,7 @@ def test_stain_preset_keeps_white_white_and_tissue_near_its_color():
     density = np.einsum("khw,kc->chw", amounts, [hematoxylin, eosin])  # [3, 12, 32]
     tissue = np.full((1, 3, 32, 32), 255, np.uint8)
     tissue[0, :, 20:] = np.rint(255 * np.exp(-density))
-    x = BatchStream(tissue, 40, 0, d4=False, transforms=preset("stain")).batch(0).numpy()
+    x = stream_of(tissue, 40, 0, d4=False, transforms=preset("stain")).batch(0)[0].numpy()
     assert (x[:, :, :20] == 255).all()
     changed = np.log(tissue[:, :, 20:] / np.maximum(x[:, :, 20:], 1.0)) / density.mean()
     by_image = np.abs(changed).mean((1, 2, 3))
@@ -212,7 +223,8 @@ def test_no_transform_no_import_and_no_network():
 import socket, sys
 import numpy as np
 from mbgan.data.stream import BatchStream
-images = np.zeros((4, 3, 16, 16), np.uint8)
+from mbgan.images import Rows
+images = Rows(np.zeros((4, 3, 16, 16), np.uint8), np.arange(4))
 BatchStream(images, 4, 0).batch(0)
 assert "albumentations" not in sys.modules, "imported without need"
 def refuse(*args, **kwargs): raise SystemExit("asked the network")

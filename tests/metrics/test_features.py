@@ -6,7 +6,7 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from mbgan.metrics import features
-from mbgan.metrics.features import EfficientNetLite0, InceptionV3, auto
+from mbgan.metrics.features import EfficientNetLite0, EfficientNetLite2, InceptionV3, auto
 
 INCEPTION = "torch_fidelity.feature_extractor_inceptionv3"
 
@@ -35,6 +35,13 @@ def nowhere(monkeypatch, tmp_path):
 def test_lite0_is_trained(lite0):
     """The file's hash is the one that its name states."""
     assert lite0.sha256.startswith("57934424")
+
+
+def test_lite2_is_another_network_and_trained():
+    lite2 = EfficientNetLite2()
+    assert lite2.sha256.startswith("9656183e")
+    assert lite2.name == "efficientnet_lite2"
+    assert sum(p.numel() for p in lite2.parameters()) == 6_092_072
 
 
 def test_features_do_not_depend_on_the_batch(lite0, images):

@@ -1,9 +1,8 @@
 import pytest
 import torch
-from conftest import tiny_gan
+from conftest import compatible, tiny_gan
 from torch import nn
 
-from mbgan.gan import check_parts
 from mbgan.latents import Draws
 from mbgan.losses import Hinge
 from mbgan.networks import mixes_images
@@ -190,9 +189,9 @@ def test_without_batch_norm_scores_are_of_each_image_alone_and_may_be_penalized(
     generator = FastGANGenerator(4, 16, 4)
     alone, mixed = FastGANCritic(16, 4, batch_norm=False), FastGANCritic(16, 4)
     assert (mixes_images(alone), mixes_images(mixed)) == (False, True)
-    check_parts(generator, alone, Hinge(), ZeroCentered(1.0))
+    compatible(generator, alone, Hinge(), ZeroCentered(1.0))
     with pytest.raises(ValueError, match="ZeroCentered needs a critic without batch norm"):
-        check_parts(generator, mixed, Hinge(), ZeroCentered(1.0))
+        compatible(generator, mixed, Hinge(), ZeroCentered(1.0))
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(fit, tmp_path):

