@@ -252,10 +252,20 @@ def check_parts(
 
 
 @torch.no_grad()
-def generate(generator: Generator, z: Tensor, batch_size: int = 64) -> Tensor:
-    """Return a generator's images [N, 3, H, W], uint8, at latents z [N, z_dim], in eval mode."""
-    weight = next(generator.parameters())
+def generate(
+    generator: Generator, z: Tensor, batch_size: int = 64, truncation: float = 1.0
+) -> Tensor:
+    """Return a generator's images [N, 3, H, W], uint8, at latents z [N, z_dim], in eval mode.
+
+    Args:
+        generator: left in the mode it is in.
+        z: latents [N, z_dim].
+        batch_size: images drawn at a time.
+        truncation: psi of `Generator.truncate`.
+    """
     was_training = generator.training
-    parts = [to_uint8(generator.eval()(part.to(weight))) for part in z.split(batch_size)]
+    points = generator.eval().points(z.to(next(generator.parameters())))
+    parts = generator.truncate(points, truncation).split(batch_size)
+    images = torch.cat([to_uint8(generator.render(part)) for part in parts])
     generator.train(was_training)
-    return torch.cat(parts)
+    return images

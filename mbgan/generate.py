@@ -34,11 +34,13 @@ def main(cfg: DictConfig) -> None:
     try:
         for start in range(0, cfg.n, 64):
             indices = range(start, min(start + 64, cfg.n))
-            images = generate(generator, fixed_latents(indices, generator.z_dim, cfg.seed))
+            z = fixed_latents(indices, generator.z_dim, cfg.seed)
+            images = generate(generator, z, truncation=cfg.truncation)
             for i, image in zip(indices, images, strict=True):
                 line = {"file": f"{i:06d}.png", "synthetic": True, "index": i, "seed": cfg.seed}
                 save_png(image, draft / line["file"])
-                lines.append(json.dumps(line | origin) + "\n")
+                line |= {"truncation": cfg.truncation, **origin}
+                lines.append(json.dumps(line) + "\n")
         write_text(draft / "manifest.jsonl", "".join(lines))
         if out.is_dir():
             out.rmdir()

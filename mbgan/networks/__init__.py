@@ -1,5 +1,6 @@
 """Generators and critics, and the contract that `mbgan.gan.GAN` holds them to."""
 
+import torch
 from torch import Tensor, nn
 
 from mbgan.latents import Draws
@@ -36,6 +37,32 @@ class Generator(nn.Module):
     def __call__(self, z: Tensor, draws: Draws | None = None) -> Tensor:  # typed
         """Run `forward` and its hooks."""
         return super().__call__(z, draws)
+
+    def points(self, z: Tensor) -> Tensor:
+        """Return where latents z [N, z_dim] lie in the space of truncation: here z itself."""
+        return z
+
+    def render(self, points: Tensor) -> Tensor:
+        """Return images [N, 3, H, W] in [-1, 1] of N `points`, such as truncated ones."""
+        return self(points)
+
+    def center(self) -> Tensor:
+        """Return what truncation draws points towards: here 0 [z_dim], the mode of N(0, I)."""
+        return next(self.parameters()).new_zeros(self.z_dim)
+
+    def truncate(self, points: Tensor, psi: float) -> Tensor:
+        """Return points moved to the share psi of their way from the center: fewer oddities.
+
+        The truncation trick of Karras et al. 2019 (app. B), center + psi (point - center), in all
+        layers. Without styles the point is z and becomes psi z: likelier latents, but shorter ones
+        than the generator was trained on (Brock et al. 2019, sec. 3.1, draw large numbers again).
+
+        Raises:
+            ValueError: if psi is not in (0, 1].
+        """
+        if not 0 < psi <= 1:
+            raise ValueError(f"truncation must be in (0, 1], got {psi}; 1 is none")
+        return points if psi == 1 else torch.lerp(self.center(), points, psi)
 
 
 class Critic(nn.Module):

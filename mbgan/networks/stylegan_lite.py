@@ -228,6 +228,18 @@ class StyleGANGenerator(Generator):
                 rgb = (double(rgb) if i else rgb) + self.to_rgb[i // 2](x, w)
         return torch.tanh(rgb)
 
+    def points(self, z: Tensor) -> Tensor:
+        """Return the styles [N, layers, w_dim] of latents z [N, z_dim], not mixed."""
+        return self.styles(z)
+
+    def render(self, points: Tensor) -> Tensor:
+        """Return images [N, 3, H, W] in [-1, 1] for styles [N, layers, w_dim]."""
+        return self.synthesize(points)
+
+    def center(self) -> Tensor:
+        """Return the mean style [w_dim]."""
+        return self.mean_style()
+
     @torch.no_grad()
     def mean_style(self, n: int = 10_000) -> Tensor:
         """Return the mean w [w_dim] over n fixed latents, what truncation draws styles towards."""
