@@ -314,19 +314,24 @@ def check_parts(
 
 @torch.no_grad()
 def generate(
-    generator: Generator, z: Tensor, condition: Tensor | None = None, batch_size: int = 64
+    generator: Generator,
+    z: Tensor,
+    condition: Tensor | None = None,
+    batch_size: int = 64,
+    truncation: float = 1.0,
 ) -> Tensor:
     """Return a generator's images [N, 3, H, W], uint8, in eval mode.
 
     Args:
-        generator: the network.
+        generator: left in the mode it is in.
         z: latents [N, z_dim].
-        condition: numbers [N] of their conditions; None where there are none to tell apart.
-        batch_size: images made at once.
+        condition: numbers [N] of their conditions; None for the generator's chosen one.
+        batch_size: images drawn at a time.
+        truncation: psi of `Generator.truncate`.
     """
-    weight = next(generator.parameters())
     was_training = generator.training
-    z = generator.conditioned(z.to(weight), condition)
-    parts = [to_uint8(generator.eval()(part)) for part in z.split(batch_size)]
+    points = generator.eval().points(z.to(next(generator.parameters())), condition)
+    parts = generator.truncate(points, truncation, condition).split(batch_size)
+    images = torch.cat([to_uint8(generator.render(part)) for part in parts])
     generator.train(was_training)
-    return torch.cat(parts)
+    return images

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -31,7 +30,7 @@ def main(cfg: DictConfig) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise FileExistsError(f"out must be a new or empty folder, got {out}; set out=DIR")
     generator, origin = load_generator(Run(Path(cfg.run).expanduser()), cfg.checkpoint)
-    conditions = chosen_conditions(generator.conditions, cfg["class"], cfg.magnification)
+    conditions = generator.matching(cfg["class"], cfg.magnification)
     lines = []
     # Renamed when complete: no image lies about without the line that calls it synthetic.
     draft = out.with_name(f".{out.name}.{os.getpid()}")
@@ -40,13 +39,14 @@ def main(cfg: DictConfig) -> None:
             indices = range(start, min(start + 64, cfg.n))
             z = fixed_latents(indices, generator.z_dim, cfg.seed)
             condition = torch.tensor([conditions[i % len(conditions)] for i in indices])
-            images = generate(generator, z, condition)
+            images = generate(generator, z, condition, truncation=cfg.truncation)
             for i, image in zip(indices, images, strict=True):
                 line = {"file": f"{i:06d}.png", "synthetic": True, "index": i, "seed": cfg.seed}
                 if generator.conditions:
                     line["condition"] = generator.conditions[conditions[i % len(conditions)]]
                 save_png(image, draft / line["file"])
-                lines.append(json.dumps(line | origin) + "\n")
+                line |= {"truncation": cfg.truncation, **origin}
+                lines.append(json.dumps(line) + "\n")
         write_text(draft / "manifest.jsonl", "".join(lines))
         if out.is_dir():
             out.rmdir()
@@ -54,30 +54,6 @@ def main(cfg: DictConfig) -> None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     log.info("%d images and manifest.jsonl in %s", cfg.n, out)
-
-
-def chosen_conditions(
-    names: Sequence[str], label: str | None, magnification: str | None
-) -> list[int]:
-    """Return the numbers of the conditions that a class and a magnification leave; [0] of none.
-
-    Raises:
-        ValueError: if the run has no such condition.
-    """
-    wanted = {"class": label, "magnification": magnification}
-    chosen = list(range(len(names)))
-    for key, value in wanted.items():
-        if value is None:
-            continue
-        if not names:
-            raise ValueError(
-                f"{key} must be left out, as the run tells no images apart, got {value}; train "
-                f"one with model.condition={key}"
-            )
-        chosen = [i for i in chosen if str(value).casefold() in names[i].casefold().split("/")]
-        if not chosen:
-            raise ValueError(f"{key} must be one of the run's ({', '.join(names)}), got {value}")
-    return chosen or [0]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def seed_of(*names: int | str) -> int:
@@ -70,3 +71,29 @@ def fixed_latents(indices: Sequence[int], z_dim: int, seed: int) -> Tensor:
     """Return z [len(indices), z_dim] ~ N(0, I): row i depends on its index and the seed alone."""
     rows = [torch.randn(z_dim, generator=generator_of(seed, "image", i)) for i in indices]
     return torch.stack(rows)
+
+
+def slerp(a: Tensor, b: Tensor, t: float | Tensor) -> Tensor:
+    """Return latents [..., z_dim] on the way from a (t = 0) to b (t = 1), along the shorter arc.
+
+    White 2016 (sec. 2.1), with directions turned evenly and norms interpolated between those of
+    the ends. The middle of a straight line is shorter than the ends by sqrt(2): no z ~ N(0, I) of
+    many dimensions is ever found there.
+
+    Args:
+        a: latents [..., z_dim].
+        b: latents [..., z_dim].
+        t: shares of the way in [0, 1], [..., 1] if a tensor; broadcast.
+
+    Raises:
+        ValueError: if a and b point in opposite directions.
+    """
+    from_a, to_b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    cosine = (from_a * to_b).sum(-1, keepdim=True).clamp(-1, 1)
+    if (cosine < -1 + 1e-6).any():
+        raise ValueError("a and b must not point in opposite directions: many arcs join them")
+    turn = cosine.acos() / torch.pi  # [..., 1], of a half circle
+    # sin(t x) / sin(x), written so that it is t where the angle x is 0.
+    share_a, share_b = (s * torch.sinc(s * turn) / torch.sinc(turn) for s in (1 - t, t))
+    norm = torch.lerp(a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True), t)
+    return norm * (share_a * from_a + share_b * to_b)

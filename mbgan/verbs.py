@@ -160,7 +160,7 @@ def known_settings() -> list[str]:
 
     for path in conf_dir().rglob("*.yaml"):
         group = path.parent.relative_to(conf_dir()).as_posix()
-        at_root = group in (".", "model", "experiment")
+        at_root = group in (".", "model", "experiment", "show")
         add("" if at_root else f"{group}.", OmegaConf.to_container(OmegaConf.load(path)))
         names.add(group)
     return sorted(name for name in names if not name.startswith(("defaults", "hydra", ".")))

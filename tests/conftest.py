@@ -1,5 +1,6 @@
 """Small stand-ins for data and networks, and a way to run verbs inside the test process."""
 
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
@@ -29,6 +31,7 @@ from mbgan.images import Rows
 from mbgan.losses import Wasserstein
 from mbgan.networks import Critic, Generator
 from mbgan.regularizers import GeneratorRegularizer, GradientPenalty
+from mbgan.runs import Run, write_text
 from mbgan.verbs import conf_dir, register_resolvers
 
 os.environ["WANDB_MODE"] = "offline"
@@ -214,6 +217,33 @@ def small(folder, tmp_path):
         f"cache_dir={tmp_path}/cache",
         f"hydra.run.dir={tmp_path}/run",
     ]
+
+
+@pytest.fixture
+def untrained(small, tmp_path):
+    """The run folder of a preset whose training was stopped before its first step."""
+
+    def make(model):
+        register_resolvers()
+        overrides = [f"model={model}", *small, f"run_dir={tmp_path}/run"]
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            cfg = compose("train", [o for o in overrides if not o.startswith("hydra")])
+        datamodule = instantiate(cfg.data, _convert_="all")
+        datamodule.setup()
+        torch.manual_seed(0)
+        weights = instantiate(cfg.model.generator).state_dict()
+        run = Run(tmp_path / "run")
+        write_text(run.config, OmegaConf.to_yaml(cfg))
+        data = {"sha256": datamodule.sha256, "n_train": len(datamodule.train)}
+        data["n_held_out"] = len(datamodule.held_out)
+        write_text(run.status, json.dumps({"data": data}))
+        run.checkpoint("best").parent.mkdir()
+        checkpoint = {"state_dict": {f"generator_ema.{k}": v for k, v in weights.items()}}
+        checkpoint |= {"counters": {"images_seen": 0}, "conditions": [], "critic_extractor": None}
+        torch.save(checkpoint, run.checkpoint("best"))
+        return run.folder
+
+    return make
 
 
 @pytest.fixture

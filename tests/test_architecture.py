@@ -13,7 +13,7 @@ LAYERS = [  # bottom to top
     {"gan"},
     {"callbacks", "studies"},
     {"assembly", "verbs"},
-    {"prepare", "train", "evaluate", "generate"},
+    {"prepare", "train", "evaluate", "generate", "explore"},
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it

@@ -14,10 +14,10 @@ OF_PREPARE = ("checks", "fields", "naming", "stain")
 GROUPS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in conf_dir().glob("*/*.yaml")
-    if path.parent.name not in OF_PREPARE
+    if path.parent.name not in (*OF_PREPARE, "show")
 )
 NEEDS_GPU = {"trainer=gpu", "trainer=ddp"}
-VERBS = ("prepare", "train", "generate", "evaluate")
+VERBS = ("prepare", "train", "generate", "evaluate", "explore")
 
 
 def unreachable(weights=None):

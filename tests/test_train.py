@@ -393,7 +393,7 @@ def test_traceback_is_there_for_who_asks(small, tmp_path):
     assert "image_size must be a power of two" in err
 
 
-@pytest.mark.parametrize("verb", ["train", "generate", "evaluate"])
+@pytest.mark.parametrize("verb", ["train", "generate", "evaluate", "explore"])
 def test_help_shows_every_setting(verb):
     command = [sys.executable, "-m", f"mbgan.{verb}", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -401,6 +401,7 @@ def test_help_shows_every_setting(verb):
         "train": "total_images: 2000000",
         "generate": "checkpoint: best",
         "evaluate": "checkpoint: best",
+        "explore": "show: interpolation",
     }
     assert key[verb] in shown
 

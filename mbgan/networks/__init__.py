@@ -30,6 +30,7 @@ class Generator(nn.Module):
 
     Attributes:
         conditions: names of what tells images apart; empty if nothing does.
+        chosen: number of the condition where none is named.
         embedding: of conditions, [K, z_dim], once there are some.
 
     Raises:
@@ -45,6 +46,7 @@ class Generator(nn.Module):
         check_image_size(image_size)
         self.z_dim, self.image_size = z_dim, image_size
         self.conditions = tuple[str, ...]()
+        self.chosen: int | None = None
         self.register_module("embedding", None)
 
     def condition_on(self, names: Sequence[str], seed: int) -> None:
@@ -52,6 +54,28 @@ class Generator(nn.Module):
         self.conditions = tuple(names)
         numbers = generator_of(seed, "generator embedding")
         self.embedding = embedding(len(names), self.z_dim, 1.0, numbers)
+
+    def matching(self, label: str | None, magnification: str | None) -> list[int]:
+        """Return the numbers of the conditions that a class and a magnification leave; [0] of none.
+
+        Raises:
+            ValueError: if there is no such condition.
+        """
+        chosen = list(range(len(self.conditions)))
+        for key, value in (("class", label), ("magnification", magnification)):
+            if value is None:
+                continue
+            if not chosen:
+                raise ValueError(
+                    f"{key} must be left out, as the run tells no images apart, got {value}; train "
+                    f"one with model.condition={key}"
+                )
+            parts = [self.conditions[i].casefold().split("/") for i in chosen]
+            chosen = [i for i, of in zip(chosen, parts, strict=True) if str(value).casefold() in of]
+            if not chosen:
+                names = ", ".join(self.conditions)
+                raise ValueError(f"{key} must be one of the run's ({names}), got {value}")
+        return chosen or [0]
 
     def __call__(self, z: Tensor, draws: Draws | None = None) -> Tensor:  # typed
         """Run `forward` and its hooks, on latents that hold their conditions already."""
@@ -61,12 +85,45 @@ class Generator(nn.Module):
         """Return latents [N, z_dim] that hold z [N, z_dim] and conditions [N], in 0 .. K - 1.
 
         Their sum, scaled to unit spread again: to a dense layer the same as both side by side,
-        and any network takes it. Without conditions to tell apart, z as it is.
+        and any network takes it. Without conditions to tell apart, z as it is; condition=None
+        stands for the chosen one.
         """
         if self.embedding is None:
             return z
-        assert condition is not None, "the generator draws by a condition"
+        if condition is None:
+            assert self.chosen is not None, "the generator draws by a condition"
+            condition = torch.full((len(z),), self.chosen)
         return (z + self.embedding(condition.to(z.device))) / math.sqrt(2)
+
+    def points(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return where latents z [N, z_dim] lie in the space of truncation: here, conditioned z."""
+        return self.conditioned(z, condition)
+
+    def render(self, points: Tensor) -> Tensor:
+        """Return images [N, 3, H, W] in [-1, 1] of N `points`, such as truncated ones."""
+        return self(points)
+
+    def center(self, condition: Tensor | None = None) -> Tensor:
+        """Return what truncation draws points towards: that of z = 0, the mode of N(0, I).
+
+        One for each condition [N, z_dim], or [1, z_dim] if it is None.
+        """
+        n = 1 if condition is None else len(condition)
+        return self.points(next(self.parameters()).new_zeros(n, self.z_dim), condition)
+
+    def truncate(self, points: Tensor, psi: float, condition: Tensor | None = None) -> Tensor:
+        """Return points moved to the share psi of their way from the center: fewer oddities.
+
+        The truncation trick of Karras et al. 2019 (app. B), center + psi (point - center), in all
+        layers. Without styles the point is z and becomes psi z: likelier latents, but shorter ones
+        than the generator was trained on (Brock et al. 2019, sec. 3.1, draw large numbers again).
+
+        Raises:
+            ValueError: if psi is not in (0, 1].
+        """
+        if not 0 < psi <= 1:
+            raise ValueError(f"truncation must be in (0, 1], got {psi}; 1 is none")
+        return points if psi == 1 else torch.lerp(self.center(condition), points, psi)
 
 
 class Critic(nn.Module):

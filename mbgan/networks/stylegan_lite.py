@@ -228,11 +228,27 @@ class StyleGANGenerator(Generator):
                 rgb = (double(rgb) if i else rgb) + self.to_rgb[i // 2](x, w)
         return torch.tanh(rgb)
 
+    def points(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Return the styles [N, layers, w_dim] of latents z [N, z_dim], not mixed."""
+        return self.styles(self.conditioned(z, condition))
+
+    def render(self, points: Tensor) -> Tensor:
+        """Return images [N, 3, H, W] in [-1, 1] for styles [N, layers, w_dim]."""
+        return self.synthesize(points)
+
+    def center(self, condition: Tensor | None = None) -> Tensor:
+        """Return the mean style [1, 1, w_dim], or those of each condition [N, 1, w_dim]."""
+        if condition is None:
+            return self.mean_style()[None, None]
+        kinds, place = condition.unique(return_inverse=True)
+        return torch.stack([self.mean_style(kind) for kind in kinds])[place][:, None]
+
     @torch.no_grad()
-    def mean_style(self, n: int = 10_000) -> Tensor:
+    def mean_style(self, condition: Tensor | None = None, n: int = 10_000) -> Tensor:
         """Return the mean w [w_dim] over n fixed latents, what truncation draws styles towards."""
-        z = Draws(seed=0, step=0).normal("mean style", n, self.z_dim)
-        return self.style(z.to(self.constant)).mean(0)
+        z = Draws(seed=0, step=0).normal("mean style", n, self.z_dim).to(self.constant)
+        same = None if condition is None else condition.expand(n)
+        return self.style(self.conditioned(z, same)).mean(0)
 
 
 class MinibatchStd(MixesImages, nn.Module):
