@@ -149,6 +149,41 @@ def test_generate_and_evaluate_take_a_run_folder(call, small, folder, tmp_path):
     assert "data.root must hold the images that the run began with (13 to train on, 3 held" in err
 
 
+def test_a_conditional_run_scores_and_draws_each_class(call, small, tmp_path):
+    run = tmp_path / "run"
+    code, err = call(train.main, *small, "model.condition=class", "metrics.max_images=null")
+    assert code == 0, err
+    assert "told apart: normal, tumor" in err
+    scores = json.loads((run / "scores.json").read_text())
+    assert list(scores["by_condition"]) == ["normal", "tumor"]
+    assert sum(part["n"] for part in scores["by_condition"].values()) == scores["n_real"] == 3
+    few = next(name for name, part in scores["by_condition"].items() if part["n"] == 1)
+    assert f"{few}: scores need 2 held-out images, got 1" in err
+    assert call(generate.main, f"run={run}", "n=4", f"out={tmp_path}/both")[0] == 0
+    lines = (tmp_path / "both/manifest.jsonl").read_text().splitlines()
+    assert [json.loads(line)["condition"] for line in lines] == ["normal", "tumor"] * 2
+    code, err = call(generate.main, f"run={run}", "n=2", "class=Tumor", f"out={tmp_path}/one")
+    assert code == 0, err
+    images = [(tmp_path / name).read_bytes() for name in ("one/000001.png", "both/000001.png")]
+    assert images[0] == images[1]  # index 1 of tumor, either way
+    code, err = call(generate.main, f"run={run}", "class=stroma", f"out={tmp_path}/none")
+    assert code == 1
+    assert "class must be one of the run's (normal, tumor), got stroma" in err
+
+
+def test_a_class_is_refused_of_a_run_that_tells_none_apart(call, untrained, tmp_path):
+    code, err = call(generate.main, f"run={untrained('dcgan')}", "class=tumor")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "class must be left out, as the run tells no images apart, got tumor; train" in err
+
+
+def test_a_critic_is_never_judged_by_the_network_that_it_sees_by(call, small, tmp_path):
+    code, err = call(train.main, *small, "model=projected", "extractor=efficientnet_lite0")
+    assert code == 1
+    assert "extractor must not be the network that the critic learns by" in err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_new_run_is_never_written_over_an_old_one(call, small, tmp_path):
     assert call(train.main, *small)[0] == 0
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
@@ -297,7 +332,7 @@ def test_two_processes_train_and_score_as_one(call, small, tmp_path):
 WRONG = {
     "lerning=1": "no setting is called 'lerning'",
     "batch_sise=8": "did you mean batch_size?",
-    "model=zzz": "Could not find 'model/zzz' Available options in 'model': wgan_gp",
+    "model=zzz": "Could not find 'model/zzz' Available options in 'model': dcgan",
     "+model.z_dm=3": "unexpected keyword argument 'z_dm'",
     "image_size=48": "image_size must be a power of two from 32 to 256, got 48",
     "image_size=-64": "image_size must be a power of two from 32 to 256, got -64",

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from conftest import TinyGenerator
 from torch import nn
 from torch.nn import functional as F
 
@@ -267,7 +266,7 @@ def test_path_length_of_a_linear_map_is_exact():
         draws = Draws(0, turn)
         lengths = lengths_of(generator, draws)
         a = a + 0.1 * (lengths.mean() - a)
-        value = penalty(generator, 6, draws, turn)
+        value = penalty(generator, draws.normal("z", 6, generator.z_dim), draws, turn)
         torch.testing.assert_close(value, 2.0 * 4 * (lengths - a.detach()).square().mean())
         torch.testing.assert_close(penalty.average, a.detach())
         a = a.detach()
@@ -280,21 +279,22 @@ def test_path_length_waits_for_its_turn_and_is_off_at_weight_0():
     generator = LinearSynthesis()
     for penalty, turns in ((PathLength(interval=4), (1, 2, 3, 5)), (PathLength(0.0), (0, 4))):
         for turn in turns:
-            assert penalty(generator, 6, Draws(0, turn), turn) == 0
+            assert penalty(generator, torch.randn(6, generator.z_dim), Draws(0, turn), turn) == 0
         assert penalty.average == 0
 
 
 def test_path_length_stays_in_float32_under_autocast():
     generator = LinearSynthesis()
     with torch.autocast("cpu", torch.bfloat16):
-        PathLength()(generator, 6, Draws(0, 0), 0)
+        PathLength()(generator, torch.randn(6, generator.z_dim), Draws(0, 0), 0)
     assert generator.dtype == torch.float32
 
 
 def test_path_length_reaches_every_weight_of_the_generator():
     """Also the mapping: its styles are where the Jacobian is taken."""
     generator = small_generator()
-    PathLength()(generator, 4, Draws(0, 0), 0).backward()
+    z = torch.randn(4, generator.z_dim)
+    PathLength()(generator, z, Draws(0, 0), 0).backward()
     for name, weight in generator.named_parameters():
         if "bias" not in name:
             assert weight.grad.abs().max() > 0, name
@@ -311,12 +311,6 @@ def test_path_length_reaches_every_weight_of_the_generator():
 def test_path_length_refuses_settings_out_of_range(wrong, message):
     with pytest.raises(ValueError, match=message):
         PathLength(**wrong)
-
-
-def test_path_length_refuses_a_generator_without_styles():
-    message = "needs a generator with styles, as stylegan_lite's, got TinyGenerator; set "
-    with pytest.raises(ValueError, match=message):
-        PathLength()(TinyGenerator(), 4, Draws(0, 0), 0)
 
 
 @pytest.mark.parametrize(
