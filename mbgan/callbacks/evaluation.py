@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -29,11 +30,15 @@ class Evaluation(Periodic):
         suite: which scores.
         every: images seen between two evaluations, at least 1.
         seed: of the latents, the same at every evaluation.
+        also: other extractors' suites, which score the same images and pick nothing.
     """
 
-    def __init__(self, run_dir: str, suite: Suite, every: int, seed: int) -> None:
+    def __init__(
+        self, run_dir: str, suite: Suite, every: int, seed: int, also: Sequence[Suite] = ()
+    ) -> None:
         super().__init__(every)
         self.run, self.suite, self.seed = Run(run_dir), suite, seed
+        self.suites = [suite, *also]
         self.rows: list[dict[str, Any]] = []
 
     @property
@@ -54,20 +59,22 @@ class Evaluation(Periodic):
                 f"extractor must be one for the whole run and all ranks, got "
                 f"{self.suite.extractor.name}; name it: extractor=inception or another"
             )
-        self.suite.extractor.to(gan.device)
         x_real, self.conditions = self.suite.pick(trainer.datamodule.held_out)
-        self.real = self.suite.extractor.extract(x_real)
+        extractors = [suite.extractor.to(gan.device) for suite in self.suites]
+        self.real = [extractor.extract(x_real) for extractor in extractors]
         if not self.rows:
             self.act(trainer, gan)
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
         """Score the averaged generator; on rank 0, write the row."""
-        fake = self._fake_features(trainer, gan)
+        fakes, scores = self._fake_features(trainer, gan), dict[str, float]()
+        for suite, real, fake in zip(self.suites, self.real, fakes, strict=True):
+            scores |= suite.scores(real, fake)
         row = {
             "images_seen": gan.images_seen,
-            **trainer.strategy.broadcast(self.suite.scores(self.real, fake)),
-            "n_real": len(self.real.features),
-            "n_fake": len(fake.features),
+            **trainer.strategy.broadcast(scores),
+            "n_real": len(self.real[0].features),
+            "n_fake": len(fakes[0].features),
             "extractor_sha256": self.suite.extractor.sha256,
             **{name: float(value) for name, value in gan.losses.items()},
         }
@@ -75,8 +82,8 @@ class Evaluation(Periodic):
         self._write(trainer, row)
 
     @torch.no_grad()
-    def _fake_features(self, trainer: L.Trainer, gan: GAN) -> Features:
-        n, world_size = len(self.real.features), trainer.world_size
+    def _fake_features(self, trainer: L.Trainer, gan: GAN) -> list[Features]:
+        n, world_size = len(self.conditions), trainer.world_size
         if world_size > 1:  # batch norm's buffers are each rank's own until the next step
             for buffer in gan.generator_ema.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -85,15 +92,16 @@ class Evaluation(Periodic):
         z = fixed_latents(mine, gan.generator.z_dim, self.seed)
         conditions = self.conditions[[i % n for i in mine]]  # of the real images
         x_fake = generate(gan.generator_ema, z, conditions)
-        seen = self.suite.extractor.extract(x_fake)
+        seen = [suite.extractor.extract(x_fake) for suite in self.suites]
         if world_size == 1:
             return seen
-        gathered = []
-        for part in seen:
+
+        def gathered(part: torch.Tensor) -> torch.Tensor:
             parts = [torch.empty_like(part, device=gan.device) for _ in range(world_size)]
             torch.distributed.all_gather(parts, part.to(gan.device))
-            gathered.append(torch.cat(parts)[:n].cpu())
-        return Features(*gathered)
+            return torch.cat(parts)[:n].cpu()
+
+        return [Features(*map(gathered, features)) for features in seen]
 
     @rank_zero_only
     def _write(self, trainer: L.Trainer, row: dict[str, Any]) -> None:
