@@ -25,6 +25,7 @@ from mbgan.images import Rows
 log = logging.getLogger(__name__)
 
 SIDES = ("train", "val", "test")  # what trains, what picks the best checkpoint, what scores it
+FEW = 20  # training images of which a generator learns hardly more than themselves
 CONDITIONS = ("none", "class", "magnification", "both")
 
 
@@ -130,6 +131,13 @@ class MagnificationDataModule(L.LightningDataModule):
             f"split by {len(patients)} patients" if patients else "patients unknown",
             f"; told apart: {', '.join(self.conditions)}" if self.conditions else "",
         )
+
+        if len(self.train) < FEW:
+            log.warning(
+                "%d training images: expect copies of them, and little besides; begin with the "
+                "weights of a run on other tissue (init_from=RUN)",
+                len(self.train),
+            )
 
     def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
         """Return the images, and the indices of each of SIDES."""

@@ -245,6 +245,15 @@ def test_the_only_image_of_a_class_trains(tmp_path, split_seed):
     assert np.bincount(data.train.conditions).tolist() == [len(data.train) - 1, 1]
 
 
+def test_two_images_train_and_it_is_said_what_to_expect(tmp_path, caplog):
+    data = plain(images(tmp_path, a=8), n_train=2)
+    assert len(data.train) == 2
+    assert "2 training images: expect copies of them" in caplog.text
+    caplog.clear()
+    plain(images(tmp_path, b=60), n_train=20)
+    assert "expect" not in caplog.text
+
+
 def test_magnifications_train_together_if_they_are_told_apart(tmp_path):
     root = images(tmp_path, a=12, b=8)
     data = plain(root, magnification="40x+100x", condition="magnification")
