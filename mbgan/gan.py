@@ -14,10 +14,11 @@ from mbgan.augment import Augment
 from mbgan.ema import ema_decay, update_ema
 from mbgan.images import from_uint8, to_uint8
 from mbgan.latents import Draws, seed_of
-from mbgan.losses import AdversarialLoss
+from mbgan.losses import AdversarialLoss, ordered
 from mbgan.networks import Critic, Generator, mixes_images
 from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer
 from mbgan.schedules import Schedule
+from mbgan.weights import differences
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 COUNTERS = ("critic_steps", "images_seen", "images_drawn")
@@ -49,6 +50,7 @@ class GAN(L.LightningModule):
         lr_schedule: factor of both learning rates over images seen; None keeps them.
         beta2_schedule: Adam's second beta of both players over images seen; None keeps them.
         generator_regularizer: penalty added to the generator's loss.
+        freeze_critic: the critic's layers nearest to the image that are not trained.
         seed: of latents, penalty, dropout and augmentation.
 
     Raises:
@@ -71,6 +73,7 @@ class GAN(L.LightningModule):
         lr_schedule: Schedule | None = None,
         beta2_schedule: Schedule | None = None,
         generator_regularizer: GeneratorRegularizer | None = None,
+        freeze_critic: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -81,6 +84,7 @@ class GAN(L.LightningModule):
         if not ema_half_life >= 0:
             raise ValueError(f"ema_half_life must be at least 0 images, got {ema_half_life}")
         check_parts(generator, critic, loss, regularizer)
+        critic.freeze(freeze_critic)
         self.automatic_optimization = False
         self.generator, self.critic = generator, critic
         self.generator_ema = deepcopy(generator).eval().requires_grad_(False)
@@ -162,6 +166,7 @@ class GAN(L.LightningModule):
             "critic/penalty": penalty.detach(),
             "critic/real": d_real.detach().mean(),
             "critic/fake": d_fake.detach().mean(),
+            "critic/ordered": ordered(d_real.detach(), d_fake.detach()),
         }
 
     def _generator_step(self, x_real: Tensor, draws: Draws, opt: LightningOptimizer) -> None:
@@ -208,16 +213,12 @@ class GAN(L.LightningModule):
         Raises:
             ValueError: if a tensor is missing on either side or differs in shape.
         """
-        theirs = {k: list(v.shape) for k, v in checkpoint["state_dict"].items()}
-        ours = {k: list(v.shape) for k, v in self.state_dict().items()}
-        for name in sorted(theirs.keys() | ours.keys()):
-            if theirs.get(name) != ours.get(name):
-                raise ValueError(
-                    "the checkpoint must be of the model that the config describes, got "
-                    f"{name} {theirs.get(name, 'missing')} in the checkpoint and "
-                    f"{ours.get(name, 'missing')} in the model; resume without overrides of "
-                    "model or image_size, or start a new run"
-                )
+        differing = [*differences(checkpoint["state_dict"], self.state_dict()).values()]
+        if differing:
+            raise ValueError(
+                f"the checkpoint must be of the model that the config describes, got {differing[0]}"
+                "; resume without overrides of model or image_size, or start a new run"
+            )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
 
