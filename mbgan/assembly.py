@@ -3,9 +3,7 @@
 import json
 import logging
 import os
-import pickle
 import warnings
-import zipfile
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from mbgan.callbacks import find
 from mbgan.callbacks.evaluation import Evaluation
+from mbgan.callbacks.provenance import Provenance
 from mbgan.callbacks.timing import StepTimer
 from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.gan import GAN, generate
 from mbgan.latents import fixed_latents
 from mbgan.metrics.suite import Suite
 from mbgan.networks import Generator
-from mbgan.runs import Run, sha256_of, write_text
+from mbgan.runs import Run, write_text
 from mbgan.studies.card_summary import Speed
+from mbgan.weights import begin_with, read_run
 
 log = logging.getLogger(__name__)
 
@@ -39,20 +39,23 @@ class Parts:
     gan: GAN
     datamodule: MagnificationDataModule
     trainer: L.Trainer
+    origin: dict[str, Any] | None  # of the first weights, if another run gave them
 
 
 def assemble(cfg: DictConfig) -> Parts:
     """Build the data, the GAN and the trainer that a config of mbgan.train describes.
 
     Raises:
-        ValueError: if a setting is out of range, or asks for devices that are not there.
-        FileNotFoundError: if the images are not there.
+        ValueError: if a setting is out of range, asks for devices that are not there, or for
+            weights of another architecture.
+        FileNotFoundError: if the images, or the run to begin with, are not there.
     """
     quiet_libraries()
     cfg = deepcopy(cfg)  # instantiate writes what ${...} stands for into the config it is given
     devices = check_devices(cfg.trainer)
     L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
     gan = instantiate(cfg.model, _convert_="all")  # plain lists: checkpoints hold no config
+    origin = begin(cfg, gan)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     check_extractor(gan, callbacks)
     datamodule = instantiate(cfg.data, _convert_="all")
@@ -75,7 +78,33 @@ def assemble(cfg: DictConfig) -> Parts:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    return Parts(gan, datamodule, trainer)
+    return Parts(gan, datamodule, trainer, origin)
+
+
+def begin(cfg: DictConfig, gan: GAN) -> dict[str, Any] | None:
+    """Give a new GAN the weights of the run that cfg.init_from names, and return their origin.
+
+    Raises:
+        FileNotFoundError: if that is no run, or holds no such checkpoint.
+        ValueError: if its architecture is another, or random layers would be frozen.
+    """
+    if cfg.resume is not None:
+        return None  # it has weights
+    if cfg.init_from is None:
+        if cfg.model.freeze_critic:
+            raise ValueError(
+                f"model.freeze_critic={cfg.model.freeze_critic} needs init_from=RUN, as random "
+                "layers would be frozen; name a run, or leave out model.freeze_critic"
+            )
+        return None
+    content, origin = read_run(Run(Path(cfg.init_from).expanduser()), cfg.init_checkpoint)
+    begin_with(gan, content["state_dict"])
+    log.info(
+        "init_from: weights of %s (%s, %d images seen); patients it was trained on may be held "
+        "out here, which flatters the scores",
+        *(origin["run"], origin["checkpoint"], origin["images_seen"]),
+    )
+    return origin
 
 
 def check_extractor(gan: GAN, callbacks: list[L.Callback]) -> None:
@@ -166,8 +195,12 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
                 f"beside resume, an override must be of a setting or a group, got {override!r}; "
                 "start a new run for it"
             )
-        if key != "resume":
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
+        if key in ("init_from", "init_checkpoint"):
+            raise ValueError(
+                f"{key} cannot stand beside resume, which goes on with the run's own weights; "
+                "start a new run for it"
+            )
+        OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
     return saved
 
 
@@ -183,6 +216,9 @@ def record_config(parts: Parts, cfg: DictConfig, run: Run) -> None:
     target = f"{type(extractor).__module__}.{type(extractor).__name__}"
     cfg.extractor = {"_target_": target} | (weights if extractor.name == "inception" else {})
     cfg.run_dir, cfg.resume = str(run.folder.absolute()), None
+    if parts.origin is not None:
+        cfg.init_from = parts.origin["run"]
+        find(parts.trainer, Provenance).init_from = parts.origin
     if isinstance(cfg.data.root, str):
         cfg.data.root = str(parts.datamodule.root.absolute())
 
@@ -195,20 +231,6 @@ def record_config(parts: Parts, cfg: DictConfig, run: Run) -> None:
     parts.trainer.callbacks.append(LambdaCallback(on_train_start=record))
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint, which may hold tensors and plain values only.
-
-    Raises:
-        ValueError: if the file is damaged, or would run code.
-    """
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} must be a checkpoint of mbgan.train, got: {reason}") from None
-    return content
-
-
 def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]]:
     """Return a run's averaged generator in eval mode, and where it came from.
 
@@ -219,21 +241,13 @@ def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]
     Raises:
         FileNotFoundError: if there is no such checkpoint.
     """
-    path = run.require(checkpoint=checkpoint)
-    content = read_checkpoint(path)
+    content, origin = read_run(run, checkpoint)
     generator: Generator = instantiate(OmegaConf.load(run.config).model.generator)
     if content["conditions"]:
         generator.condition_on(content["conditions"], seed=0)  # its weights follow
     prefix = "generator_ema."
     weights = content["state_dict"].items()
     generator.load_state_dict({k[len(prefix) :]: v for k, v in weights if k.startswith(prefix)})
-    origin = {
-        "run": str(run.folder.absolute()),
-        "checkpoint": checkpoint,
-        "checkpoint_sha256": sha256_of(path),
-        "images_seen": content["counters"]["images_seen"],
-        "critic_extractor": content["critic_extractor"],
-    }
     return generator.eval(), origin
 
 

@@ -14,10 +14,11 @@ from mbgan.augment import Augment
 from mbgan.ema import ema_decay, update_ema
 from mbgan.images import from_uint8, to_uint8
 from mbgan.latents import Draws, seed_of
-from mbgan.losses import AdversarialLoss
+from mbgan.losses import AdversarialLoss, ordered
 from mbgan.networks import Critic, Generator, mixes_images
 from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer, Styled
 from mbgan.schedules import Schedule
+from mbgan.weights import differences
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 COUNTERS = ("critic_steps", "images_seen", "images_drawn")
@@ -51,6 +52,7 @@ class GAN(L.LightningModule):
         generator_regularizer: penalty added to the generator's loss.
         condition: what tells images apart: none, class, magnification or both. The conditions
             themselves are the data's, so `condition_on` names them.
+        freeze_critic: the critic's layers nearest to the image that are not trained.
         seed: of latents, penalty, dropout and augmentation.
 
     Raises:
@@ -74,6 +76,7 @@ class GAN(L.LightningModule):
         beta2_schedule: Schedule | None = None,
         generator_regularizer: GeneratorRegularizer | None = None,
         condition: str = "none",
+        freeze_critic: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -85,6 +88,7 @@ class GAN(L.LightningModule):
             raise ValueError(f"ema_half_life must be at least 0 images, got {ema_half_life}")
         generator_regularizer = generator_regularizer or GeneratorRegularizer()
         check_parts(generator, critic, loss, regularizer, augment, generator_regularizer)
+        critic.freeze(freeze_critic)
         self.automatic_optimization = False
         self.generator, self.critic = generator, critic
         self.generator_ema = deepcopy(generator).eval().requires_grad_(False)
@@ -189,6 +193,7 @@ class GAN(L.LightningModule):
             "critic/penalty": penalty.detach(),
             "critic/real": d_real.detach().mean(),
             "critic/fake": d_fake.detach().mean(),
+            "critic/ordered": ordered(d_real.detach(), d_fake.detach()),
         }
 
     def _generator_step(
@@ -245,16 +250,12 @@ class GAN(L.LightningModule):
         Raises:
             ValueError: if a tensor is missing on either side or differs in shape.
         """
-        theirs = {k: list(v.shape) for k, v in checkpoint["state_dict"].items()}
-        ours = {k: list(v.shape) for k, v in self.state_dict().items()}
-        for name in sorted(theirs.keys() | ours.keys()):
-            if theirs.get(name) != ours.get(name):
-                raise ValueError(
-                    "the checkpoint must be of the model that the config describes, got "
-                    f"{name} {theirs.get(name, 'missing')} in the checkpoint and "
-                    f"{ours.get(name, 'missing')} in the model; resume without overrides of "
-                    "model or image_size, or start a new run"
-                )
+        differing = [*differences(checkpoint["state_dict"], self.state_dict()).values()]
+        if differing:
+            raise ValueError(
+                f"the checkpoint must be of the model that the config describes, got {differing[0]}"
+                "; resume without overrides of model or image_size, or start a new run"
+            )
         if checkpoint["conditions"] != list(self.generator.conditions):
             raise ValueError(
                 "the checkpoint must tell apart what the data does, "

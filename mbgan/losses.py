@@ -24,6 +24,18 @@ class AdversarialLoss(Protocol):
         """Return the generator's loss [] from the scores of its images, and of real ones."""
 
 
+def ordered(d_real: Tensor, d_fake: Tensor) -> Tensor:
+    """Return the share [] of pairs whose real image scores higher, the area under the ROC curve.
+
+    It means the same for every loss: 0.5 where the critic cannot tell, 1 where it is never wrong.
+
+    Args:
+        d_real: scores [N] or [N, K]; places are compared each with itself.
+        d_fake: scores [M] or [M, K].
+    """
+    return (d_real[:, None] - d_fake).sign().mean() / 2 + 0.5  # a tie counts half
+
+
 class Wasserstein:
     """Wasserstein loss (Arjovsky et al. 2017, eq. 2); needs a Lipschitz regularizer.
 

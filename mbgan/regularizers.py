@@ -223,9 +223,10 @@ class WeightClipping(Regularizer):
 
     @torch.no_grad()
     def after_step(self, critic: nn.Module) -> None:
-        """Clip the critic's weights."""
+        """Clip the critic's weights, but frozen ones."""
         for weight in critic.parameters():
-            weight.clamp_(-self.clip, self.clip)
+            if weight.requires_grad:
+                weight.clamp_(-self.clip, self.clip)
 
 
 class Sum(Regularizer):

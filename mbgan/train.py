@@ -25,6 +25,7 @@ def main(cfg: DictConfig) -> float | None:
     from mbgan.callbacks.wandb import finish
     from mbgan.metrics.suite import table
     from mbgan.runs import Run
+    from mbgan.weights import read_checkpoint
 
     resume = cfg.resume
     if resume is not None:
@@ -40,7 +41,7 @@ def main(cfg: DictConfig) -> float | None:
     parts, run, checkpoint = assembly.assemble(cfg), Run(cfg.run_dir), None
     if resume is not None:
         checkpoint = run.checkpoint("last")
-        assembly.read_checkpoint(checkpoint)
+        read_checkpoint(checkpoint)
         assembly.check_same_data(run, parts.datamodule)
     assembly.record_config(parts, cfg, run)
     try:

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
     {"images", "latents", "runs", "schedules"},
-    {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics"},
+    {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
     {"gan"},
     {"callbacks", "studies"},
     {"assembly", "verbs"},

@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from mbgan.losses import Hinge, NonSaturating, Relativistic, Wasserstein
+from mbgan.losses import Hinge, NonSaturating, Relativistic, Wasserstein, ordered
 
 LOSSES = [Wasserstein(), NonSaturating(), Hinge(), Relativistic()]
 REAL, FAKE = torch.tensor([3.0, -0.5]), torch.tensor([1.0, -2.0])
@@ -91,3 +92,18 @@ def test_large_scores_give_finite_losses(loss):
     far = torch.tensor([1e4, -1e4])
     assert loss.critic(far, -far).isfinite()
     assert loss.generator(-far, far).isfinite()
+
+
+def test_order_is_the_area_under_the_roc_curve_of_each_place():
+    """Against scikit-learn, with ties; images of places are compared place by place."""
+    generator = torch.Generator().manual_seed(0)
+    d_real = torch.randint(0, 9, (7, 3), generator=generator).float()
+    d_fake = torch.randint(0, 6, (5, 3), generator=generator).float()
+    is_real = [1] * 7 + [0] * 5
+    areas = [
+        roc_auc_score(is_real, torch.cat([real, fake]))
+        for real, fake in zip(d_real.T, d_fake.T, strict=True)
+    ]
+    assert ordered(d_real[:, 0], d_fake[:, 0]).item() == pytest.approx(areas[0])
+    assert ordered(d_real, d_fake).item() == pytest.approx(sum(areas) / 3)
+    assert ordered(d_fake, d_fake - 9).item() == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ArrayData, preset_gan
+from hydra.errors import InstantiationException
 from two_ranks import main as train_alone
 
 from mbgan import generate, train
@@ -18,6 +19,7 @@ from mbgan.verbs import conf_dir
 
 PRESETS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 PATH_LENGTH = [f"model.generator_regularizer.{name}" for name in ("pl_weight=2", "interval=1")]
+FROZEN = ["model.freeze_critic=2"]
 SCRIPT = Path(__file__).parent / "two_ranks.py"
 
 
@@ -71,6 +73,56 @@ def test_training_moves_every_weight_that_learns(fit, preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+def test_lower_layers_are_what_scores_but_the_score_from_the_image_on(preset):
+    """Each reads maps no finer than the one before; what only reconstructs is none of them."""
+    critic = preset_gan(preset).critic
+    layers, sides = critic.lower_layers(), {}
+
+    def note(i):
+        return lambda module, args, out: sides.setdefault(i, []).append(args[0][0, 0].numel())
+
+    for i, layer in enumerate(layers):
+        parts = [m for m in layer.modules() if not isinstance(m, torch.nn.ModuleList)]
+        parts[0].register_forward_hook(note(i))
+    critic(torch.randn(4, 3, 32, 32)).sum().backward()
+    pixels = [max(sides[i]) for i in range(len(layers))]
+    assert pixels == sorted(pixels, reverse=True)
+    assert pixels[0] > pixels[-1]
+    scoring = {id(p) for p in critic.parameters() if p.grad is not None}
+    lower = [id(p) for layer in layers for p in layer.parameters()]
+    assert len(set(lower)) == len(lower)
+    assert set(lower) == scoring - {id(p) for p in critic.score.parameters()}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_frozen_layers_stay_bit_by_bit_and_all_others_learn(fit, preset):
+    """Although every step switches the gradients of both networks off and on."""
+    gan = preset_gan(preset, "model.n_critic=1", "model.freeze_critic=2")
+    frozen = {id(p) for layer in gan.critic.lower_layers()[:2] for p in layer.parameters()}
+    before = {name: p.clone() for name, p in gan.critic.named_parameters()}
+    fit(gan, batches=3, data=ArrayData(image_size=32))
+    for name, weight in gan.critic.named_parameters():
+        if name != "score.bias":  # cancels in losses of differences of scores
+            assert torch.equal(weight, before[name]) == (id(weight) in frozen), name
+
+
+def test_a_norm_is_no_layer_of_its_own():
+    counts = [
+        len(preset_gan("dcgan", f"model.critic.batch_norm={norm}").critic.lower_layers())
+        for norm in ("true", "false")
+    ]
+    assert counts == [3, 3]
+
+
+@pytest.mark.parametrize("n", [-1, 4])
+def test_freezing_less_than_nothing_or_every_layer_is_refused(n):
+    rule = f"freeze_critic must be from 0 to 3, as WGANCritic has 4 layers .* learn, got {n}"
+    with pytest.raises(InstantiationException, match=rule):
+        preset_gan("wgan_gp_small", f"model.freeze_critic={n}")
+    preset_gan("wgan_gp_small", "model.freeze_critic=3")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
 def test_a_resumed_preset_is_the_uninterrupted_one_bit_by_bit(fit, preset, tmp_path):
     """10 images at batch 4: the stop is in the middle of an epoch."""
 
@@ -96,6 +148,7 @@ def test_a_resumed_preset_is_the_uninterrupted_one_bit_by_bit(fit, preset, tmp_p
         *([name] for name in PRESETS),
         ["stylegan_lite", *PATH_LENGTH, "model.condition=class"],
         ["fastgan_lite", "model.condition=class"],
+        ["dcgan", *FROZEN],
     ],
     ids=" ".join,
 )

@@ -213,6 +213,14 @@ def test_clipping_holds_every_weight_of_the_critic_and_none_of_the_generator(fit
     assert gan.generator.dense.weight.abs().max() > 0.01
 
 
+def test_clipping_leaves_frozen_weights_as_they_are():
+    critic = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
+    frozen = critic[0].requires_grad_(False).weight.clone()
+    WeightClipping(0.01).after_step(critic)
+    assert torch.equal(critic[0].weight, frozen)
+    assert critic[1].weight.abs().max() <= 0.01
+
+
 def test_sum_adds_its_parts_and_lets_each_do_its_work():
     w, x = torch.ones(3, 4, 4), torch.randn(4, 3, 4, 4)
     parts = {"r1": ZeroCentered(2.0), "drift": Drift(0.5), "clip": WeightClipping(0.1)}

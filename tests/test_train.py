@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 
 from mbgan import evaluate, generate, train
 from mbgan.metrics.features import EfficientNetLite0
+from mbgan.runs import sha256_of
 
 
 def weights(run, checkpoint="last"):
@@ -272,6 +274,73 @@ def test_a_killed_run_resumes_bit_by_bit(small, call, tmp_path):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+def test_a_run_begins_with_the_best_weights_of_another_but_not_with_its_clock(
+    call, small, tmp_path
+):
+    """The start scores what the other's best scored; a resume neither needs it nor repeats it."""
+    assert call(train.main, *small, f"hydra.run.dir={tmp_path}/other")[0] == 0
+    new = [*small, f"init_from={tmp_path}/other", "model.freeze_critic=1", "seed=1"]
+    code, err = call(train.main, *new, "total_images=8", "augment=translation")
+    assert code == 0, err
+    assert f"init_from: weights of {tmp_path}/other (best, " in err
+    best, kid = weights(tmp_path / "other", "best"), "kid/efficientnet_lite0"
+    kids = {row["images_seen"]: row[kid] for row in rows(tmp_path / "other")}
+    start, end = rows(tmp_path / "run")
+    seen = best["counters"]["images_seen"]
+    assert (start["images_seen"], end["images_seen"]) == (0, 8)
+    assert start[kid] == pytest.approx(kids[seen], rel=1e-6)
+    path = tmp_path / "other/checkpoints/best.ckpt"
+    origin = {
+        "run": str(tmp_path / "other"),
+        "checkpoint": "best",
+        "checkpoint_sha256": sha256_of(path),
+        "images_seen": seen,
+    }
+    assert json.loads((tmp_path / "run/run.json").read_text())["init_from"] == origin
+
+    shutil.rmtree(tmp_path / "other")
+    code, err = call(train.main, f"resume={tmp_path}/run", "total_images=16")
+    assert code == 0, err
+    assert "init_from" not in err
+    assert json.loads((tmp_path / "run/run.json").read_text())["init_from"] == origin
+    whole, first = weights(tmp_path / "run")["state_dict"], best["state_dict"]
+    assert torch.equal(whole["critic.layers.0.weight"], first["critic.layers.0.weight"])
+    assert not torch.equal(whole["critic.layers.3.weight"], first["critic.layers.3.weight"])
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(call, small, tmp_path):
+    assert call(train.main, *small, f"hydra.run.dir={tmp_path}/other")[0] == 0
+    code, err = call(train.main, *small, f"init_from={tmp_path}/other", "model.critic.width=8")
+    assert (code, err.splitlines()[-1][:6]) == (1, "error:")
+    assert "init_from must be a run of the same model and image_size, got critic.layers.0" in err
+    assert not (tmp_path / "run").exists()
+    code, err = call(train.main, f"resume={tmp_path}/other", f"init_from={tmp_path}/other")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "init_from cannot stand beside resume" in err
+
+
+def test_a_run_without_patience_left_is_done_early_and_says_where_it_was_best(
+    call, small, tmp_path
+):
+    long = [*small, "total_images=400", "eval_every=4", "patience=1"]
+    assert call(train.main, *long)[0] == 0
+    run, kid = tmp_path / "run", "kid/efficientnet_lite0"
+    *better, best, last = rows(run)[1:]
+    assert last["images_seen"] < 400
+    assert min(row[kid] for row in [*better, last]) > best[kid]
+    record = json.loads((run / "run.json").read_text())
+    assert (record["status"], record["stopped_early"]) == ("done", True)
+    assert record["best_images_seen"] == best["images_seen"]
+    assert (run / "scores.json").is_file()
+    code, err = call(train.main, f"resume={run}")
+    assert (code, rows(run)[-1]) == (0, last), err
+    assert json.loads((run / "run.json").read_text())["stopped_early"]
+    more = last["images_seen"] + 4
+    assert call(train.main, f"resume={run}", "patience=null", f"total_images={more}")[0] == 0
+    assert rows(run)[-1]["images_seen"] > last["images_seen"]
+    assert not json.loads((run / "run.json").read_text())["stopped_early"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number):
     victim = process([*small, "total_images=1_000_000", "eval_every=500_000"])
@@ -349,6 +418,9 @@ WRONG = {
     "batch_size=16.5": "batch_size must be a whole number, got 16.5",
     "model.make_opt_d.lr=-1": "Invalid learning rate: -1",
     "data.n_train=99": "n_train",
+    "patience=0": "patience must be null or at least 1 evaluation, got 0",
+    "model.freeze_critic=1": "model.freeze_critic=1 needs init_from=RUN, as random layers would",
+    "init_from=/nowhere": "made (with .hydra/config.yaml), got /nowhere",
     "metrics.max_images=1": "metrics.max_images must be null or at least 2, got 1",
     "hydra.run.dir=/proc/run": "/proc/run",
 }

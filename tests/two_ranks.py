@@ -22,7 +22,8 @@ class Gradients(Callback):
         self.kept = []
 
     def on_before_optimizer_step(self, trainer, gan, optimizer):
-        self.kept.append([p.grad.clone() for p in optimizer.param_groups[0]["params"]])
+        learning = [p for p in optimizer.param_groups[0]["params"] if p.requires_grad]
+        self.kept.append([p.grad.clone() for p in learning])
 
 
 def remove_batch_norm(network):

@@ -39,10 +39,8 @@ class Checkpoints(Periodic):
 
         In this order: a run killed in between scores the best one again.
         """
-        evaluation = find(trainer, Evaluation)
-        kids = {row["images_seen"]: row[evaluation.objective] for row in evaluation.rows}
-        kids.pop(0, None)  # the untrained generator
-        if gan.images_seen in kids and kids[gan.images_seen] <= min(kids.values()):
+        best = find(trainer, Evaluation).best
+        if best is not None and best["images_seen"] == gan.images_seen:
             self._save(trainer, self.run.checkpoint("best"))
         super().on_train_batch_end(trainer, gan, outputs, batch, batch_idx)
         if find(trainer, Guard).interrupted:

@@ -46,6 +46,12 @@ class Evaluation(Periodic):
         """Key of the score that picks the best checkpoint; lower is better."""
         return f"kid/{self.suite.extractor.name}"
 
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The row with the lowest KID so far, the later of equals; never that of the start."""
+        later = [row for row in self.rows[::-1] if row["images_seen"]]
+        return min(later, key=lambda row: row[self.objective], default=None)
+
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         """Extract the real features and score the start; forget what a resume undoes.
 
@@ -59,11 +65,20 @@ class Evaluation(Periodic):
                 f"extractor must be one for the whole run and all ranks, got "
                 f"{self.suite.extractor.name}; name it: extractor=inception or another"
             )
+        self._ordered, self._batches = torch.zeros((), device=gan.device), 0
         x_real, self.conditions = self.suite.pick(trainer.datamodule.held_out)
         extractors = [suite.extractor.to(gan.device) for suite in self.suites]
         self.real = [extractor.extract(x_real) for extractor in extractors]
         if not self.rows:
             self.act(trainer, gan)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add up what one batch says too little of, without waiting for the device."""
+        self._ordered += gan.losses["critic/ordered"]
+        self._batches += 1
+        super().on_train_batch_end(trainer, gan, outputs, batch, batch_idx)
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
         """Score the averaged generator; on rank 0, write the row."""
@@ -78,6 +93,10 @@ class Evaluation(Periodic):
             "extractor_sha256": self.suite.extractor.sha256,
             **{name: float(value) for name, value in gan.losses.items()},
         }
+        if self._batches:
+            ordered = trainer.strategy.reduce(self._ordered / self._batches, reduce_op="mean")
+            row["critic/ordered"] = float(ordered)  # since the last evaluation
+            self._ordered, self._batches = torch.zeros_like(self._ordered), 0
         self.rows.append(row)
         self._write(trainer, row)
 

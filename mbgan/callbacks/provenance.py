@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 
 from mbgan.callbacks import find
+from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.guard import Guard
 from mbgan.gan import GAN
 from mbgan.runs import Run
@@ -47,6 +48,7 @@ class Provenance(Callback):
 
     def __init__(self, run_dir: str) -> None:
         self.run = Run(run_dir)
+        self.init_from: dict[str, Any] | None = None  # the run that gave the first weights
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -57,9 +59,11 @@ class Provenance(Callback):
         if gan.images_seen > 0 and self.run.status.is_file():
             last = json.loads(self.run.status.read_text())
             earlier = [*last.pop("earlier", []), last]
-        self.record = {
+            self.init_from = last.get("init_from")
+        self.record: dict[str, Any] = {
             "status": "running",
             "earlier": earlier,
+            "init_from": self.init_from,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {"python": platform.python_version()}
             | {name: version(name) for name in PACKAGES},
@@ -85,8 +89,13 @@ class Provenance(Callback):
 
     @rank_zero_only
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Say how the run ended."""
-        self._write(gan, "interrupted" if find(trainer, Guard).interrupted else "done")
+        """Say how the run ended, and where it was best."""
+        guard, best = find(trainer, Guard), find(trainer, Evaluation).best
+        self.record |= {
+            "stopped_early": not guard.interrupted and gan.images_seen < guard.total_images,
+            "best_images_seen": best and best["images_seen"],
+        }
+        self._write(gan, "interrupted" if guard.interrupted else "done")
 
     @rank_zero_only
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from mbgan.images import Rows
 from mbgan.latents import seed_of
-from mbgan.metrics.distances import fid, inception_score, kid, kid_error
+from mbgan.metrics.distances import diversity, fid, inception_score, kid, kid_error
 from mbgan.metrics.features import Extractor, Features
 
 
 class Suite:
-    """FID, KID and Inception score of generated images against held-out ones, at equal n.
+    """KID, FID, Inception score and diversity of fakes against held-out images, at equal n.
 
     Args:
         extractor: turns images into features.
@@ -45,12 +45,13 @@ class Suite:
         return torch.from_numpy(held_out[rows]), torch.from_numpy(held_out.conditions[rows])
 
     def scores(self, real: Features, fake: Features) -> dict[str, float]:
-        """Return kid, fid and inception_score of the fakes, keyed by the extractor's name."""
+        """Return each score of the fakes, keyed by its name and the extractor's."""
         name = self.extractor.name
         return {
             f"kid/{name}": kid(real.features, fake.features),
             f"fid/{name}": fid(real.features, fake.features),
             f"inception_score/{name}": inception_score(fake.logits),
+            f"diversity/{name}": diversity(real.features, fake.features),
         }
 
     def full(self, real: Features, fake: Features) -> dict[str, dict[str, Any]]:

@@ -183,6 +183,28 @@ class Critic(nn.Module):
         direction = self.projection(condition).view(len(x), *[1] * (features.dim() - 2), -1)
         return scores + (features * direction).sum(-1)
 
+    def lower_layers(self) -> list[nn.Module]:
+        """Return what learns before the score, from the image on; a block counts as one layer."""
+        beside = ("score", "projection")
+        return stacked(nn.ModuleList(m for k, m in self.named_children() if k not in beside))
+
+    def freeze(self, n: int) -> None:
+        """Let the n layers nearest to the image learn no more (FreezeD; Mo et al. 2020, sec. 3).
+
+        As in their code, batch norm and spectral norm keep following the batches.
+
+        Raises:
+            ValueError: if that would leave no layer before the score.
+        """
+        layers = self.lower_layers()
+        if n not in range(max(1, len(layers))):
+            raise ValueError(
+                f"freeze_critic must be from 0 to {len(layers) - 1}, as {type(self).__name__} has "
+                f"{len(layers)} layers before its score and one must learn, got {n}"
+            )
+        for layer in layers[:n]:
+            layer.requires_grad_(False)
+
     def extra_loss(self, x_real: Tensor, draws: Draws) -> Tensor:
         """Return what else the critic minimizes on (augmented) real images, a scalar []."""
         return x_real.new_zeros(())
@@ -197,6 +219,23 @@ def embedding(n: int, length: int, std: float, numbers: torch.Generator) -> nn.E
     vectors = nn.Embedding(n, length)
     nn.init.normal_(vectors.weight, std=std, generator=numbers)
     return vectors
+
+
+def stacked(network: nn.Module) -> list[nn.Module]:
+    """Return what learns in a network, in order of definition; a norm goes with its layer.
+
+    Only containers are opened: a residual block is one layer, with its shortcut.
+    """
+    found: list[nn.Module] = []
+    for child in network.children():
+        weights = list(child.parameters())
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            found += stacked(child)
+        elif found and weights and all(weight.dim() < 2 for weight in weights):  # a norm
+            found[-1] = nn.ModuleList([found[-1], child])
+        elif weights:
+            found.append(child)
+    return found
 
 
 class MixesImages:

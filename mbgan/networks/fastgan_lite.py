@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from mbgan.latents import Draws
-from mbgan.networks import Critic, Generator, check_image_size
+from mbgan.networks import Critic, Generator, check_image_size, stacked
 from mbgan.networks.blocks import check_width, normed
 
 # Channels at each side, in units of the paper's ngf (its code; 256: 0.5 and so on).
@@ -207,6 +207,10 @@ class FastGANCritic(Critic):
     def features(self, x: Tensor) -> Tensor:
         """Return features [N, K, F] of the K places of images x [N, 3, H, W] in [-1, 1]."""
         return self.places(self.maps(x)[1]).flatten(2).mT  # [N, K, F]
+
+    def lower_layers(self) -> list[nn.Module]:
+        """Return the layers on the way to the score; the decoders lie beside it."""
+        return stacked(nn.ModuleList([self.first, self.middle, self.deep, self.places]))
 
     def extra_loss(self, x_real: Tensor, draws: Draws) -> Tensor:
         """Return the weighted error [] of drawings of x_real [N, 3, H, W], whole and a quarter."""

@@ -6,6 +6,7 @@ are therefore no measure of its generator.
 """
 
 from collections.abc import Callable
+from itertools import zip_longest
 from math import log2
 from pathlib import Path
 
@@ -201,6 +202,12 @@ class ProjectedCritic(Critic):
         maps = self.backbone(2 * noise - 1)
         self.projections = Projections(maps, width, seed)
         self.heads = nn.ModuleList(head(width, x.shape[-1], batch_norm) for x in maps)
+
+    def lower_layers(self) -> list[nn.Module]:
+        """Return the layers of all heads, fine to coarse: those that read one side are one."""
+        from_top = zip_longest(*(list(head.children())[::-1] for head in self.heads))
+        layers: list[nn.Module] = [nn.ModuleList(filter(None, parts)) for parts in from_top]
+        return layers[::-1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ProjectedCritic":
         """Take the frozen network along to another device, precision or memory format."""

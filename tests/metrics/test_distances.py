@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy import stats
 
-from mbgan.metrics.distances import fid, inception_score, kid, kid_error
+from mbgan.metrics.distances import diversity, fid, inception_score, kid, kid_error
 
 
 def features(n, seed, shift=0.0, d=8):
@@ -34,6 +34,15 @@ def test_fid_of_diagonal_gaussians_has_a_closed_form():
     sd = torch.linalg.eigvalsh(torch.cov(x.T)).clamp(min=0).sqrt()
     centered = x - x.mean(0)
     assert fid(centered, 3 * centered) == pytest.approx(float((2 * sd).square().sum()), rel=1e-6)
+
+
+def test_diversity_counts_images_not_how_far_they_lie_apart():
+    """A few images, drawn again and again, have each other as neighbors, at distance 0."""
+    real = features(60, seed=0)
+    assert diversity(real, features(60, seed=1)) == pytest.approx(1, abs=0.1)
+    assert diversity(real, 0.5 * real + 3) == pytest.approx(0.25)
+    for images in (1, 2, 20):
+        assert diversity(real, features(images, seed=2).repeat(60 // images, 1)) < 1e-6
 
 
 def test_kid_is_the_u_statistic_over_all_pairs():
