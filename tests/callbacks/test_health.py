@@ -65,7 +65,7 @@ class Bright(ArrayData):
 
     def __init__(self):
         super().__init__()
-        self.train[:] = 250 + self.train // 64
+        self.train.array[:] = 250 + self.train.array // 64
         self.held_out = self.train
 
 
