@@ -295,6 +295,7 @@ def test_a_run_begins_with_the_best_weights_of_another_but_not_with_its_clock(
         "checkpoint": "best",
         "checkpoint_sha256": sha256_of(path),
         "images_seen": seen,
+        "critic_extractor": None,
     }
     assert json.loads((tmp_path / "run/run.json").read_text())["init_from"] == origin
 

@@ -12,6 +12,7 @@ one() {
   run=$runs/$name
   [[ -n $group && $kind != "$group" ]] && return
   grep -qs "^$name," "$here/results.csv" && return
+  grep -qs '"status": "done"' "$run/run.json" && return
   if [[ -f $run/checkpoints/last.ckpt ]]; then
     python -m mbgan.train resume="$run"
   else
@@ -19,8 +20,8 @@ one() {
     python -m mbgan.train experiment=small_data_recipe data.root="$root" total_images="$images" \
       eval_every=$((images / 5)) hydra.run.dir="$run" ${words//\"/}
   fi >"$runs/$name.log" 2>&1
-  python "$here/score.py" "$name" "$run"
 }
 export -f one
 tail -n +2 "$here/runs.csv" | xargs -P "${CORES:-$(nproc)}" -d '\n' -I{} bash -c 'one "$1"' _ {}
+python "$here/score.py" "$runs"
 python "$here/figures.py"

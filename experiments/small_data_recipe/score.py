@@ -1,8 +1,8 @@
-"""Add a finished run to the tables: python score.py NAME RUN.
+"""Score the finished runs that results.csv lacks: python score.py RUNS.
 
-Scores the averaged generator as the run left it (no checkpoint is picked), by 494 images against
-all 494 held-out ones, and writes a line to results.csv, the run's curve to curves.csv, its images
-to figures/NAME.png. The sheet of nearest training images shows real ones, so it stays in the run.
+Scores the averaged generator as a run left it (no checkpoint is picked), by as many images as are
+held out. Writes a line to results.csv, the run's curve to curves.csv and its images to
+figures/NAME.png. The sheet of nearest training images shows real ones, so it stays in the run.
 """
 
 import csv
@@ -13,18 +13,53 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mbgan.assembly import load_data, load_generator
+from mbgan.assembly import load_data, load_generator, quiet_libraries
+from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.data.stream import turn
 from mbgan.gan import generate
 from mbgan.images import grid, save_png
 from mbgan.latents import fixed_latents
-from mbgan.metrics.distances import kid, kid_error
-from mbgan.metrics.features import EfficientNetLite0, EfficientNetLite2, Extractor
+from mbgan.metrics.distances import diversity, kid, kid_error
+from mbgan.metrics.features import EfficientNetLite0, EfficientNetLite2
 from mbgan.metrics.neighbors import density_coverage, nearest, precision_recall
 from mbgan.runs import Run
 
 HERE = Path(__file__).parent
 SEED = 1  # of the latents; evaluations while training use 0
+LITE0, LITE2 = EfficientNetLite0(), EfficientNetLite2()
+
+
+class Reals:
+    """What runs on the same images are scored against, extracted once.
+
+    Args:
+        data: a run's.
+    """
+
+    def __init__(self, data: MagnificationDataModule) -> None:
+        self.images, train = torch.from_numpy(data.test[:]), torch.from_numpy(data.train[:])
+        self.features = [extractor.extract(self.images).features for extractor in (LITE0, LITE2)]
+        # A generator that learned from turned images may copy them turned.
+        self.poses = torch.cat([turn(train, torch.full((len(train),), p)) for p in range(8)])
+        self.known = LITE0.extract(self.poses).features
+        self.control = nearest(self.features[0], self.known)[0].median()
+
+
+def scores(reals: Reals, fake: Tensor) -> tuple[dict[str, float], Tensor]:
+    """Return the scores of fakes [n, 3, S, S], uint8, and the pose that is nearest to each [n]."""
+    row: dict[str, float] = {}
+    seen = [extractor.extract(fake).features for extractor in (LITE0, LITE2)]
+    for name, real, features in zip(("lite0", "lite2"), reals.features, seen, strict=True):
+        row[f"kid_{name}"] = round(1000 * kid(real, features), 1)
+        row[f"error_{name}"] = round(1000 * kid_error(real, features), 1)
+    pairs = (*precision_recall(reals.features[0], seen[0]),)
+    pairs += (*density_coverage(reals.features[0], seen[0]), diversity(reals.features[0], seen[0]))
+    names = ("precision", "recall", "density", "coverage", "diversity")
+    row |= {key: round(value, 3) for key, value in zip(names, pairs, strict=True)}
+    # Held-out images are the control: a generator that copies is nearer to what it trained on.
+    near, place = nearest(seen[0], reals.known)
+    row["nearer_than_held_out"] = round(float((near < reals.control).double().mean()), 3)
+    return row, place
 
 
 def append(path: Path, rows: list[dict[str, object]]) -> None:
@@ -37,55 +72,49 @@ def append(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def copies(
-    extractor: Extractor, fake: Tensor, train: Tensor, held_out: Tensor
-) -> tuple[dict[str, float], Tensor]:
-    """Return how near fakes lie to training images, and the index of each fake's nearest pose.
-
-    The nearest training image in eight poses; held-out images are the control: a generator that
-    copies lies nearer to the training images than they do.
-    """
-    poses = torch.cat([turn(train, torch.full((len(train),), pose)) for pose in range(8)])
-    known = extractor.extract(poses).features
-    near, place = nearest(extractor.extract(fake).features, known)
-    control, _ = nearest(extractor.extract(held_out).features, known)
-    closer = float((near < control.median()).double().mean())
-    ratio = float(near.median() / control.median())
-    return {"nearest_ratio": round(ratio, 3), "closer_than_median": round(closer, 3)}, place
-
-
-def main(name: str, folder: str) -> None:
-    """Score one run."""
-    run = Run(Path(folder))
+def add(name: str, run: Run, reals: Reals) -> None:
+    """Score one run and write it down."""
     generator, origin = load_generator(run, "last")
-    data = load_data(run)
-    real, train = torch.from_numpy(data.test[:]), torch.from_numpy(data.train[:])
-    fake = generate(generator, fixed_latents(range(len(real)), generator.z_dim, SEED))
-    row: dict[str, object] = {"name": name, "images_seen": origin["images_seen"]}
+    z = fixed_latents(range(len(reals.images)), generator.z_dim, SEED)
+    fake = generate(generator, z)
+    found, place = scores(reals, fake)
     status = json.loads(run.status.read_text())
     parts = [*status["earlier"], status]  # of a run that was resumed
+    row: dict[str, object] = {"name": name, "images_seen": origin["images_seen"]}
     row["cpu_minutes"] = round(sum(part["cpu_s"] for part in parts) / 60, 1)
-    for extractor in (EfficientNetLite0(), EfficientNetLite2()):
-        a, b = extractor.extract(real).features, extractor.extract(fake).features
-        short = extractor.name.removeprefix("efficientnet_")
-        row[f"kid_{short}"] = round(1000 * kid(a, b), 1)
-        row[f"error_{short}"] = round(1000 * kid_error(a, b), 1)
-        if extractor.name == "efficientnet_lite0":
-            pairs = (*precision_recall(a, b), *density_coverage(a, b))
-            names = ("precision", "recall", "density", "coverage")
-            row |= {key: round(value, 3) for key, value in zip(names, pairs, strict=True)}
-            found, place = copies(extractor, fake, train, real)
-            row |= found
-    row |= {f"parameters_{part}": n for part, n in status["parameters"].items()}
+    row |= found | {f"parameters_{part}": n for part, n in status["parameters"].items()}
     append(HERE / "results.csv", [row])
     keep = ("images_seen", "kid/efficientnet_lite0", "kid/efficientnet_lite2")
     curve = [{"name": name} | {key: line[key] for key in keep} for line in run.read_metrics()]
     append(HERE / "curves.csv", curve)
     save_png(grid(fake[:40], columns=10), HERE / "figures" / f"{name}.png")
-    poses = torch.cat([turn(train, torch.full((len(train),), pose)) for pose in range(8)])
-    save_png(
-        grid(torch.cat([fake[:16], poses[place[:16]]]), columns=16), run.samples / "nearest.png"
+    pairs = torch.cat([fake[:16], reals.poses[place[:16]]])
+    save_png(grid(pairs, columns=16), run.samples / "nearest.png")
+    print(name, row, flush=True)
+
+
+def main(runs: str) -> None:
+    """Score what is finished."""
+    quiet_libraries()
+    results, known = HERE / "results.csv", dict[str, Reals]()
+    done = (
+        {line.split(",")[0] for line in results.read_text().splitlines()}
+        if results.exists()
+        else set()
     )
+    with (HERE / "runs.csv").open() as file:
+        names = [row["name"] for row in csv.DictReader(file)]
+    for name in names:
+        run = Run(Path(runs) / name)
+        if name in done or not run.status.is_file():
+            continue
+        status = json.loads(run.status.read_text())
+        if status["status"] != "done":
+            continue
+        key = status["data"]["sha256"]
+        if key not in known:
+            known[key] = Reals(load_data(run))
+        add(name, run, known[key])
 
 
 if __name__ == "__main__":
