@@ -302,7 +302,7 @@ def test_a_run_begins_with_the_best_weights_of_another_but_not_with_its_clock(
     shutil.rmtree(tmp_path / "other")
     code, err = call(train.main, f"resume={tmp_path}/run", "total_images=16")
     assert code == 0, err
-    assert "init_from" not in err
+    assert "init_from: weights" not in err
     assert json.loads((tmp_path / "run/run.json").read_text())["init_from"] == origin
     whole, first = weights(tmp_path / "run")["state_dict"], best["state_dict"]
     assert torch.equal(whole["critic.layers.0.weight"], first["critic.layers.0.weight"])
