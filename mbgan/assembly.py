@@ -55,12 +55,12 @@ def assemble(cfg: DictConfig) -> Parts:
     devices = check_devices(cfg.trainer)
     L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
     gan = instantiate(cfg.model, _convert_="all")  # plain lists: checkpoints hold no config
-    origin = begin(cfg, gan)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
     check_extractor(gan, callbacks)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.setup()  # last: it may decode for minutes
     gan.condition_on(datamodule.conditions)
+    origin = begin(cfg, gan)
     trainer = instantiate(
         cfg.trainer,
         # Not "auto", which takes Apple's GPU: nobody has tried the penalty there.
@@ -98,7 +98,8 @@ def begin(cfg: DictConfig, gan: GAN) -> dict[str, Any] | None:
             )
         return None
     content, origin = read_run(Run(Path(cfg.init_from).expanduser()), cfg.init_checkpoint)
-    begin_with(gan, content["state_dict"])
+    same = content["conditions"] == list(gan.generator.conditions)
+    begin_with(gan, content["state_dict"], same_conditions=same)
     log.info(
         "init_from: weights of %s (%s, %d images seen); patients it was trained on may be held "
         "out here, which flatters the scores",
@@ -113,10 +114,8 @@ def check_extractor(gan: GAN, callbacks: list[L.Callback]) -> None:
     Raises:
         ValueError: if it does.
     """
-    for callback in callbacks:
-        if not isinstance(callback, Evaluation):
-            continue
-        name = callback.suite.extractor.name
+    for evaluation in (callback for callback in callbacks if isinstance(callback, Evaluation)):
+        name = evaluation.suite.extractor.name
         if name == gan.critic.extractor:
             raise ValueError(
                 f"extractor must not be the network that the critic learns by, got {name}: its "

@@ -76,7 +76,7 @@ class Adaptive(Augment):
         target: of r_t, in (-1, 1).
         rise: images from p = 0 to p = 1.
         every: critic steps from one change of p to the next.
-        cap: largest p, in [0, 1].
+        cap: largest p, in [0, 0.8].
 
     Raises:
         ValueError: if a number is out of range.
@@ -101,7 +101,7 @@ class Adaptive(Augment):
             raise ValueError(f"rise must be over 0 images, got {rise}")
         if every < 1:
             raise ValueError(f"every must be at least 1 critic step, got {every}")
-        check_share("cap", cap, 1)
+        check_share("cap", cap, 0.8)
         self.chain, self.target, self.rise, self.every = chain, target, rise, every
         self.cap = cap
         self.register_buffer("p", torch.zeros(()))

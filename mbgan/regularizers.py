@@ -83,12 +83,13 @@ class GradientPenalty(Regularizer):
         ValueError: if gp_weight is negative.
     """
 
-    per_image = lipschitz = True
+    per_image = True
 
     def __init__(self, gp_weight: float = 10.0) -> None:
         super().__init__()
         check_weight("gp_weight", gp_weight)
         self.gp_weight = gp_weight
+        self.lipschitz = gp_weight > 0
 
     def forward(self, step: CriticStep) -> Tensor:
         """Return the weighted penalty [].
@@ -124,7 +125,7 @@ class ZeroCentered(Regularizer):
         ValueError: if gamma is negative, interval below 1 or neither side is chosen.
     """
 
-    per_image = lipschitz = True
+    per_image = True
 
     def __init__(
         self, gamma: float | Schedule, real: bool = True, fake: bool = False, interval: int = 1
@@ -132,6 +133,7 @@ class ZeroCentered(Regularizer):
         super().__init__()
         self.gamma = gamma if callable(gamma) else Constant(gamma)
         check_weight("gamma", self.gamma(0))
+        self.lipschitz = self.gamma(0) > 0
         if interval < 1:
             raise ValueError(f"interval must be at least 1, got {interval}")
         if not (real or fake):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mbgan.runs import Run, sha256_of
 
-FRESH = ("embedding.weight", "projection.weight")  # of conditions, which differ between tissues
+OF_CONDITIONS = ("critic.projection.", "generator_ema.embedding.")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -58,31 +58,33 @@ def differences(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> dic
     return found
 
 
-def begin_with(gan: nn.Module, saved: Mapping[str, Tensor]) -> None:
+def begin_with(gan: nn.Module, saved: Mapping[str, Tensor], same_conditions: bool) -> None:
     """Give a GAN the critic and the averaged generator of another (Wang et al. 2018).
 
-    Both its generators begin with the averaged one, which is what was scored. Embeddings and
-    projections of conditions that the other did not have, or not as many, keep their random
-    start.
+    Both its generators begin with the averaged one, which is what was scored. What tells
+    conditions apart keeps its random start, unless they are the same.
 
     Args:
         gan: with generator, generator_ema and critic.
         saved: state dict of another.
+        same_conditions: whether both tell the same apart, by name.
 
     Raises:
         ValueError: if the architectures differ.
     """
     theirs, ours = (
-        {k: v for k, v in state.items() if k.startswith(("critic.", "generator_ema."))}
+        {
+            k: v
+            for k, v in state.items()
+            if k.startswith(("critic.", "generator_ema."))
+            and (same_conditions or not k.startswith(OF_CONDITIONS))
+        }
         for state in (saved, gan.state_dict())
     )
-    differing = differences(theirs, ours)
-    for name, what in differing.items():
-        if not name.endswith(FRESH):
-            raise ValueError(
-                f"init_from must be a run of the same model and image_size, got {what}; give this "
-                "run the other's model=... and settings of it, or leave out init_from"
-            )
-    taken = {name: value for name, value in theirs.items() if name not in differing}
-    generator = {k.replace("generator_ema.", "generator.", 1): v for k, v in taken.items()}
-    gan.load_state_dict(taken | generator, strict=False)
+    for what in differences(theirs, ours).values():
+        raise ValueError(
+            f"init_from must be a run of the same model and image_size, got {what}; give this "
+            "run the other's model=... and settings of it, or leave out init_from"
+        )
+    generator = {k.replace("generator_ema.", "generator.", 1): v for k, v in theirs.items()}
+    gan.load_state_dict(theirs | generator, strict=False)

@@ -6,6 +6,8 @@ from hydra.errors import InstantiationException
 
 FORBIDDEN = {
     "wgan_gp regularizer=none": "Wasserstein loss needs a regularizer that bounds the critic's",
+    "wgan_gp regularizer.gp_weight=0": "Wasserstein loss needs a regularizer that bounds the",
+    "wgan_gp regularizer=r1 regularizer.gamma=0": "Wasserstein loss needs a regularizer that",
     "wgan_gp regularizer=lecam": "Wasserstein loss needs a regularizer that bounds the critic's",
     "dcgan regularizer=gp": "GradientPenalty needs a critic without batch norm",
     "dcgan regularizer=r1_r2": "ZeroCentered needs a critic without batch norm",

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from conftest import tiny_gan
+from conftest import TinyCritic, tiny_gan
 from torch import nn
 
+from mbgan.networks.fastgan_lite import FastGANCritic
 from mbgan.weights import begin_with
 
 
@@ -18,7 +19,7 @@ def trained(fit):
 
 def test_both_generators_begin_with_the_average_and_the_critic_with_the_critic(trained):
     gan = tiny_gan()
-    begin_with(gan, trained.state_dict())
+    begin_with(gan, trained.state_dict(), same_conditions=True)
     pairs = [
         (gan.generator, trained.generator_ema),
         (gan.generator_ema, trained.generator_ema),
@@ -31,27 +32,35 @@ def test_both_generators_begin_with_the_average_and_the_critic_with_the_critic(t
     assert gan.images_seen == gan.critic_steps == 0
 
 
-def conditioned(classes):
-    gan = tiny_gan()
-    gan.critic.projection = nn.Embedding(classes, 128)
-    gan.generator_ema.embedding = nn.Embedding(classes, 4)
-    gan.generator.embedding = nn.Embedding(classes, 4)
+def conditional(critic):
+    gan = tiny_gan(critic=critic, condition="class", seed=int(torch.randint(100, ())))
+    gan.condition_on(["a", "b"])
     return gan
 
 
-def test_conditions_of_another_number_or_none_keep_their_random_start(trained):
-    gan = conditioned(3)
-    fresh = gan.critic.projection.weight.clone(), gan.generator.embedding.weight.clone()
-    for source in (conditioned(5), trained):  # of the last one is the rest
-        begin_with(gan, source.state_dict())
-        assert torch.equal(gan.critic.projection.weight, fresh[0])
-        assert torch.equal(gan.generator.embedding.weight, fresh[1])
-    assert torch.equal(gan.critic.conv.weight, trained.critic.conv.weight)
-    plain = tiny_gan()
-    begin_with(plain, conditioned(3).state_dict())
-    same = conditioned(3)
-    begin_with(gan, same.state_dict())
-    assert torch.equal(gan.critic.projection.weight, same.critic.projection.weight)
+@pytest.mark.parametrize(
+    "critic", [TinyCritic, lambda: FastGANCritic(16, 2, batch_norm=False)], ids=["", "normed"]
+)
+def test_vectors_of_conditions_are_taken_over_where_they_are_the_same_ones(critic):
+    """Under spectral norm too, which gives them other names."""
+    torch.manual_seed(0)
+    source, same, other = conditional(critic()), conditional(critic()), conditional(critic())
+    fresh = {k: v.clone() for k, v in other.state_dict().items() if "projection" in k}
+    vectors = other.generator.embedding.weight.clone()
+    begin_with(same, source.state_dict(), same_conditions=True)
+    begin_with(other, source.state_dict(), same_conditions=False)
+    for name, value in source.state_dict().items():
+        if "projection" in name or "embedding" in name:
+            assert torch.equal(same.state_dict()[name], value), name
+    assert fresh
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in fresh.items())
+    assert torch.equal(other.generator.embedding.weight, vectors)
+    assert torch.equal(other.generator.conv.weight, source.generator.conv.weight)
+
+
+def test_a_run_without_conditions_begins_with_one_that_has_some_and_the_other_way_round(trained):
+    begin_with(conditional(TinyCritic()), trained.state_dict(), same_conditions=False)
+    begin_with(tiny_gan(), conditional(TinyCritic()).state_dict(), same_conditions=False)
 
 
 @pytest.mark.parametrize(
@@ -68,5 +77,5 @@ def test_another_architecture_is_refused_by_its_first_tensor_and_nothing_is_take
     gan = tiny_gan()
     gan.critic.score = ours
     with pytest.raises(ValueError, match=f"init_from must be a run of the same model .*{what}"):
-        begin_with(gan, trained.state_dict())
+        begin_with(gan, trained.state_dict(), same_conditions=True)
     assert torch.equal(gan.critic.conv.weight, tiny_gan().critic.conv.weight)

@@ -22,6 +22,6 @@ one() {
   fi >"$runs/$name.log" 2>&1
 }
 export -f one
-tail -n +2 "$here/runs.csv" | xargs -P "${CORES:-$(nproc)}" -d '\n' -I{} bash -c 'one "$1"' _ {}
+tail -n +2 "$here/runs.csv" | xargs -P "${CORES:-$(nproc)}" -d '\n' -I{} bash -c 'one "$1"' _ {} || echo "a run failed: see its log in $runs" >&2
 python "$here/score.py" "$runs"
 python "$here/figures.py"

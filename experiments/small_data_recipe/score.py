@@ -52,10 +52,10 @@ def scores(reals: Reals, fake: Tensor) -> tuple[dict[str, float], Tensor]:
     for name, real, features in zip(("lite0", "lite2"), reals.features, seen, strict=True):
         row[f"kid_{name}"] = round(1000 * kid(real, features), 1)
         row[f"error_{name}"] = round(1000 * kid_error(real, features), 1)
-    pairs = (*precision_recall(reals.features[0], seen[0]),)
-    pairs += (*density_coverage(reals.features[0], seen[0]), diversity(reals.features[0], seen[0]))
-    names = ("precision", "recall", "density", "coverage", "diversity")
-    row |= {key: round(value, 3) for key, value in zip(names, pairs, strict=True)}
+    row["precision"], row["recall"] = precision_recall(reals.features[0], seen[0])
+    row["density"], row["coverage"] = density_coverage(reals.features[0], seen[0])
+    row["diversity"] = diversity(reals.features[0], seen[0])
+    row = {key: round(value, 3) for key, value in row.items()}
     # Held-out images are the control: a generator that copies is nearer to what it trained on.
     near, place = nearest(seen[0], reals.known)
     row["nearer_than_held_out"] = round(float((near < reals.control).double().mean()), 3)

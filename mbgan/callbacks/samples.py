@@ -50,15 +50,16 @@ class Samples(Periodic):
         seen = preview(trainer.datamodule.stream(), n=min(self.n, 8))
         columns = min(self.n, 8, len(train))
         save_png(grid(seen, columns), self.run.samples / "transformed.png")
-        if type(gan.augment) is not Augment:
-            x = torch.from_numpy(train[spread[:columns]]).to(gan.device)
-            save_png(augmented(gan.augment, x, rows=4), self.run.samples / "augmented.png")
+        self.shown = torch.from_numpy(train[spread[:columns]])
         if gan.images_seen == 0:
             self.act(trainer, gan)
 
     @rank_zero_only
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
         """Draw a grid, and hand it to the loggers that take pictures."""
+        if type(gan.augment) is not Augment:
+            sheet = augmented(gan.augment, self.shown.to(gan.device), rows=4)
+            save_png(sheet, self.run.samples / "augmented.png")  # an adaptive one grows
         sheet = grid(generate(gan.generator_ema, self.z, self.conditions))
         save_png(sheet, self.run.samples / f"{gan.images_seen:09d}.png")
         for logger in trainer.loggers:

@@ -90,10 +90,16 @@ class Generator(nn.Module):
         """
         if self.embedding is None:
             return z
+        return (z + self.vectors(len(z), condition)) / math.sqrt(2)
+
+    def vectors(self, n: int, condition: Tensor | None) -> Tensor:
+        """Return the vectors [n, z_dim] of conditions [n], or of the chosen one."""
+        assert self.embedding is not None, "there are conditions to tell apart"
         if condition is None:
             assert self.chosen is not None, "the generator draws by a condition"
-            condition = torch.full((len(z),), self.chosen)
-        return (z + self.embedding(condition.to(z.device))) / math.sqrt(2)
+            condition = torch.full((n,), self.chosen)
+        vectors: Tensor = self.embedding(condition.to(self.embedding.weight.device))
+        return vectors
 
     def points(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Return where latents z [N, z_dim] lie in the space of truncation: here, conditioned z."""

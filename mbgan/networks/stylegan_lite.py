@@ -198,8 +198,19 @@ class StyleGANGenerator(Generator):
         """Return images [N, 3, H, W] in [-1, 1] for latents z [N, z_dim]."""
         return self.synthesize(self.styles(z, draws), draws)
 
+    def conditioned(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        """Return z and its condition's vector side by side, [N, 2 z_dim]; z where there is none.
+
+        So that the style that is mixed in is of the same condition.
+        """
+        if self.embedding is None:
+            return z
+        return torch.cat([z, self.vectors(len(z), condition)], dim=1)
+
     def style(self, z: Tensor) -> Tensor:
-        """Return style vectors w [N, w_dim] for latents z [N, z_dim]."""
+        """Return style vectors w [N, w_dim] for latents z [N, z_dim], or [N, 2 z_dim]."""
+        if z.shape[1] > self.z_dim:
+            z = (z[:, : self.z_dim] + z[:, self.z_dim :]) / math.sqrt(2)
         w = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
         for layer in self.mapping:
             w = activate(layer(w))
@@ -210,7 +221,8 @@ class StyleGANGenerator(Generator):
         w = self.style(z)[:, None].expand(-1, len(self.convs), -1)
         if draws is None or not self.training or not self.style_mixing:
             return w
-        other = self.style(draws.normal("mixed z", *z.shape).to(z, non_blocking=True))
+        other = draws.normal("mixed z", len(z), self.z_dim).to(z, non_blocking=True)
+        other = self.style(torch.cat([other, z[:, self.z_dim :]], dim=1))
         # Karras et al. 2019, sec. 3.1: from a random layer on, the style is another's.
         u = draws.uniform("mixing", len(z), 2)
         first = 1 + (u[:, 1] * (len(self.convs) - 1)).long()

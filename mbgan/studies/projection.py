@@ -149,6 +149,12 @@ def project_sides(
         "held_out": choose(datamodule.test, datamodule.test_files, n, seed, generator.chosen),
         "generated": (generate(generator, own).cpu(), []),
     }
+    for kind, (targets, _) in chosen.items():
+        if not len(targets):
+            raise ValueError(
+                f"projection needs an image of each kind, got none that is {kind.replace('_', ' ')}"
+                " of this condition; choose another with class= or magnification="
+            )
     pairs: list[tuple[Tensor, Tensor]] = []
     found: dict[str, Any] = {}
     distances: dict[str, Tensor] = {}

@@ -30,7 +30,9 @@ def said(caplog, augment, x_fake, n_held_out=60):
     """What the callback logs at the end of a run whose generator gives x_fake, and how loudly."""
     images = np.stack([field(i, 16).transpose(2, 0, 1) for i in range(120)])
     data = SimpleNamespace(
-        train=Rows(images, np.arange(60)), held_out=Rows(images, np.arange(60, 60 + n_held_out))
+        train=Rows(images, np.arange(60)),
+        held_out=Rows(images, np.arange(60, 60 + n_held_out)),
+        d4=True,
     )
     gan = tiny_gan(generator=Stored(x_fake), critic=TinyCritic(), augment=augment)
     guard = Guard(total_images=1, check_every=1)

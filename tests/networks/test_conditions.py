@@ -77,6 +77,18 @@ def test_path_length_and_samples_go_by_the_condition():
     assert torch.equal(gan.latents(y, draws), gan.generator.conditioned(z, y))
 
 
+def test_a_style_that_is_mixed_in_is_of_the_same_condition():
+    """With one vector a thousand times as long as z, all styles are that condition's."""
+    gan = preset_gan("stylegan_lite", "model.condition=class", "model.generator.style_mixing=1")
+    with torch.no_grad():
+        gan.generator.embedding.weight.mul_(1000)
+    y = torch.tensor([0, 1] * 4)
+    ws = gan.generator.train().styles(gan.latents(y, Draws(0, 0)), Draws(0, 1))
+    own = [gan.generator.style(gan.generator.embedding.weight[i][None])[0] for i in y]
+    torch.testing.assert_close(ws, torch.stack(own)[:, None].expand_as(ws), atol=0.05, rtol=0)
+    assert (own[0] - own[1]).abs().max() > 0.5
+
+
 def test_an_untrained_conditional_gan_is_the_same_for_the_same_seed_alone():
     def vectors(seed):
         gan = tiny_gan(condition="class", seed=seed)
