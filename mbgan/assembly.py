@@ -59,7 +59,7 @@ def assemble(cfg: DictConfig) -> Parts:
     check_extractor(gan, callbacks)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.setup()  # last: it may decode for minutes
-    gan.condition_on(datamodule.conditions)
+    gan.condition_on(datamodule.conditions, datamodule.shares)
     origin = begin(cfg, gan)
     trainer = instantiate(
         cfg.trainer,

@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mbgan.augment import Augment
-from mbgan.ema import ema_decay, update_ema
+from mbgan.combinations import check_parts
+from mbgan.ema import ema_decay, settle, update_ema
 from mbgan.images import from_uint8, to_uint8
 from mbgan.latents import Draws, seed_of
 from mbgan.losses import AdversarialLoss, ordered
 from mbgan.networks import Critic, Generator, mixes_images
-from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer, Styled
+from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer
 from mbgan.schedules import Schedule
 from mbgan.weights import differences
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 COUNTERS = ("critic_steps", "images_seen", "images_drawn")
+SETTLING = 512  # images that the averaged generator's batch norm takes its statistics from
 
 
 class GAN(L.LightningModule):
@@ -47,6 +49,7 @@ class GAN(L.LightningModule):
         n_critic: critic steps per generator step, at least 1.
         critic_batches: whether those steps share one batch of real images.
         ema_half_life: half-life of the averaged generator in images; 0 for no averaging.
+        ema_ramp_up: that half-life is at most this share of images_seen, in (0, 1].
         lr_schedule: factor of both learning rates over images seen; None keeps them.
         beta2_schedule: Adam's second beta of both players over images seen; None keeps them.
         generator_regularizer: penalty added to the generator's loss.
@@ -72,6 +75,7 @@ class GAN(L.LightningModule):
         n_critic: int = 5,
         critic_batches: Literal["same", "fresh"] = "same",
         ema_half_life: float = 0,
+        ema_ramp_up: float = 0.05,
         lr_schedule: Schedule | None = None,
         beta2_schedule: Schedule | None = None,
         generator_regularizer: GeneratorRegularizer | None = None,
@@ -86,6 +90,8 @@ class GAN(L.LightningModule):
             raise ValueError(f"critic_batches must be same or fresh, got {critic_batches!r}")
         if not ema_half_life >= 0:
             raise ValueError(f"ema_half_life must be at least 0 images, got {ema_half_life}")
+        if not 0 < ema_ramp_up <= 1:
+            raise ValueError(f"ema_ramp_up must be in (0, 1], got {ema_ramp_up}")
         generator_regularizer = generator_regularizer or GeneratorRegularizer()
         check_parts(generator, critic, loss, regularizer, augment, generator_regularizer)
         critic.freeze(freeze_critic)
@@ -97,36 +103,49 @@ class GAN(L.LightningModule):
         self.make_opt_g, self.make_opt_d = make_opt_g, make_opt_d
         self.n_critic, self.critic_batches = n_critic, critic_batches
         self.generator_regularizer = generator_regularizer
-        self.ema_half_life = ema_half_life
+        self.ema_half_life, self.ema_ramp_up = ema_half_life, ema_ramp_up
         self.lr_schedule, self.beta2_schedule = lr_schedule, beta2_schedule
         self.apart = mixes_images(critic)
-        self.condition = condition
+        self.condition, self.shares = condition, torch.ones(1)
         self.seed = seed
+        self._settled_at = -1
         self.critic_steps = 0
         self.images_seen = 0  # real images shown to the critic, repeats counted
         self.images_drawn = 0  # images taken from the data: the position in its stream
         self.losses: dict[str, Tensor] = {}  # of the last step, on this rank; [] each
 
-    def condition_on(self, names: Sequence[str]) -> None:
+    def condition_on(self, names: Sequence[str], shares: Sequence[float]) -> None:
         """Tell these conditions apart from now on; of none, nothing changes.
 
         Args:
             names: one for each number in the batches, 0 .. K - 1.
+            shares: how often each is met, relative to the others.
         """
         assert bool(names) == (self.condition != "none"), "the data module names what is asked for"
         if not names:
             return
+        self.shares = torch.tensor(shares, dtype=torch.float64)
         for generator in (self.generator, self.generator_ema):
             generator.condition_on(names, self.seed)
         self.generator_ema.requires_grad_(False)
         self.critic.condition_on(len(names), self.seed)
 
     def configure_optimizers(self) -> tuple[Optimizer, Optimizer]:
-        """Build one optimizer per player, generator first."""
+        """Build one optimizer per player, generator first.
+
+        Raises:
+            ValueError: if beta2 has a schedule and an optimizer has none.
+        """
         optimizers = (
             self.make_opt_g(self.generator.parameters()),
             self.make_opt_d(self.critic.parameters()),
         )
+        if self.beta2_schedule is not None and not all("betas" in o.defaults for o in optimizers):
+            names = " and ".join(type(opt).__name__ for opt in optimizers)
+            raise ValueError(
+                f"beta2_schedule needs optimizers with betas, as Adam, got {names}; set "
+                "model.beta2_schedule=null"
+            )
         # A checkpoint brings back its own settings with the moments; the run's config wins.
         self._settings = [
             [{k: v for k, v in group.items() if k != "params"} for group in opt.param_groups]
@@ -215,7 +234,7 @@ class GAN(L.LightningModule):
             self.manual_backward(loss + penalty)
             opt.step()
         images = n * draws.world_size * self.n_critic  # the critic saw since the last turn
-        decay = ema_decay(self.ema_half_life, images, self.images_seen)
+        decay = ema_decay(self.ema_half_life, images, self.images_seen, self.ema_ramp_up)
         update_ema(self.generator_ema, self.generator, decay)
         self.losses |= {"generator/loss": loss.detach(), "generator/penalty": penalty.detach()}
 
@@ -237,6 +256,30 @@ class GAN(L.LightningModule):
     def sample(self, condition: Tensor, draws: Draws) -> Tensor:
         """Return images [N, 3, H, W] of the generator in training, of conditions [N]."""
         return self.generator(self.latents(condition, draws), draws)
+
+    def on_fit_start(self) -> None:
+        """Settle the averaged generator before anything looks at it; a checkpoint's is."""
+        if not self.images_seen:
+            self.settle()
+
+    def settle(self) -> None:
+        """Bring the averaged generator's batch norm up to date with its weights, see `settle`.
+
+        A function of weights and seed; to be called on every rank before it draws or is saved.
+        """
+        if self._settled_at == self.critic_steps:
+            return
+        self._settled_at = self.critic_steps
+        draws = Draws(self.seed, 0).of("settle")
+        numbers = draws.uniform("condition", SETTLING).double()
+        condition = torch.bucketize(numbers, (self.shares / self.shares.sum()).cumsum(0)[:-1])
+        z = draws.normal("z", SETTLING, self.generator.z_dim)
+        average = self.generator_ema
+
+        def draw(z: Tensor, condition: Tensor) -> Tensor:
+            return average.render(average.points(z, condition))
+
+        settle(average, draw, z.to(next(average.parameters())), condition)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counters that the rest of the run is a function of."""
@@ -264,53 +307,6 @@ class GAN(L.LightningModule):
             )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
-
-
-def check_parts(
-    generator: Generator,
-    critic: Critic,
-    loss: AdversarialLoss,
-    regularizer: Regularizer,
-    augment: Augment,
-    generator_regularizer: GeneratorRegularizer,
-) -> None:
-    """Refuse parts that theory forbids to go together.
-
-    Raises:
-        ValueError: if they are of two image sizes, a penalty meets batch norm, a loss that needs
-            a Lipschitz critic has none, an augmentation reads signs that mean nothing, or a
-            penalty is of styles that the generator lacks.
-    """
-    if generator.image_size != critic.image_size:
-        raise ValueError(
-            "generator and critic must have one image_size, got "
-            f"{generator.image_size} and {critic.image_size}"
-        )
-    if regularizer.per_image:
-        for name, module in critic.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                raise ValueError(
-                    f"{type(regularizer).__name__} needs a critic without batch norm, as it "
-                    f"differentiates each score by its own image, got one at {name!r}; choose "
-                    "another norm, or regularizer=none with another loss than Wasserstein"
-                )
-    if loss.needs_lipschitz and not regularizer.lipschitz:
-        raise ValueError(
-            f"the {type(loss).__name__} loss needs a regularizer that bounds the critic's slope, "
-            f"got {type(regularizer).__name__}; choose regularizer=gp, r1 or clip"
-        )
-    if augment.needs_zero and not loss.zero_divides:
-        raise ValueError(
-            f"{type(augment).__name__} needs a loss whose scores divide at 0, to read overfitting "
-            f"from their signs, got {type(loss).__name__}; choose augment=histology or "
-            "diffaugment, or the NonSaturating or Hinge loss"
-        )
-    if generator_regularizer.needs_styles and not isinstance(generator, Styled):
-        raise ValueError(
-            f"{type(generator_regularizer).__name__} needs a generator with styles, as "
-            f"stylegan_lite's, got {type(generator).__name__}; set "
-            "model.generator_regularizer.pl_weight=0"
-        )
 
 
 @torch.no_grad()

@@ -37,10 +37,12 @@ class Regularizer(nn.Module):
     Attributes:
         per_image: differentiates each score by its own image, which batch norm would mix.
         lipschitz: bounds the critic's slope, as the Wasserstein loss needs.
+        clips: bounds it by the critic's stored weights.
     """
 
     per_image = False
     lipschitz = False
+    clips = False
 
     def forward(self, step: CriticStep) -> Tensor:
         """Return the weighted penalty, a scalar []."""
@@ -216,6 +218,7 @@ class WeightClipping(Regularizer):
     """
 
     lipschitz = True
+    clips = True
 
     def __init__(self, clip: float = 0.01) -> None:
         super().__init__()
@@ -243,6 +246,7 @@ class Sum(Regularizer):
         self.parts = nn.ModuleDict(parts)
         self.per_image = any(part.per_image for part in parts.values())
         self.lipschitz = any(part.lipschitz for part in parts.values())
+        self.clips = any(part.clips for part in parts.values())
 
     def forward(self, step: CriticStep) -> Tensor:
         """Return the sum of the penalties []."""

@@ -20,13 +20,14 @@ from PIL import Image
 from torch import nn
 
 from mbgan.augment import Augment
+from mbgan.combinations import check_parts
 from mbgan.data.fields import Squash
 from mbgan.data.preparation import Preparation
 from mbgan.data.quality import Check
 from mbgan.data.stain import Identity
 from mbgan.data.stream import BatchStream
 from mbgan.data.verdicts import DuplicateRules
-from mbgan.gan import GAN, check_parts
+from mbgan.gan import GAN
 from mbgan.images import Rows
 from mbgan.losses import Wasserstein
 from mbgan.networks import Critic, Generator
@@ -94,7 +95,7 @@ def preset_gan(name, *overrides):
         cfg = compose("train", [f"model={name}", *small, *overrides])
     torch.manual_seed(0)
     gan = instantiate(cfg.model, _convert_="all")
-    gan.condition_on([] if gan.condition == "none" else ["first", "second"])
+    gan.condition_on([] if gan.condition == "none" else ["first", "second"], [1, 1])
     return gan
 
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
     {"images", "latents", "runs", "schedules"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
+    {"combinations"},
     {"gan"},
     {"callbacks", "studies"},
     {"assembly", "verbs"},
@@ -17,9 +18,9 @@ LAYERS = [  # bottom to top
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it
-    "hydra": LAYERS[4] | LAYERS[5],
-    "omegaconf": LAYERS[4] | LAYERS[5],
-    "lightning": {"gan", "data", "callbacks", "assembly"} | LAYERS[5],
+    "hydra": LAYERS[-2] | LAYERS[-1],
+    "omegaconf": LAYERS[-2] | LAYERS[-1],
+    "lightning": {"gan", "data", "callbacks", "assembly"} | LAYERS[-1],
     "torchmetrics": {"metrics"},
     "torch_fidelity": {"metrics"},
     "wandb": {"callbacks", "studies"},

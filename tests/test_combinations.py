@@ -17,6 +17,8 @@ FORBIDDEN = {
     "dcgan +model.generator_regularizer._target_=mbgan.regularizers.PathLength": (
         "PathLength needs a generator with styles.*got DCGANGenerator"
     ),
+    "projected regularizer=clip": "WeightClipping needs.*ProjectedCritic, which rescales",
+    "stylegan_lite regularizer=clip": "WeightClipping needs.*StyleGANCritic, which rescales",
     "dcgan model.critic.image_size=64": "must have one image_size, got 32 and 64",
     "wgan_gp model.critic.image_size=48": "image_size must be a power of two from 16 to 256",
     "stylegan_lite model.generator.w_dim=0": "w_dim must be at least 1, got 0",

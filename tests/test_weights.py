@@ -34,7 +34,7 @@ def test_both_generators_begin_with_the_average_and_the_critic_with_the_critic(t
 
 def conditional(critic):
     gan = tiny_gan(critic=critic, condition="class", seed=int(torch.randint(100, ())))
-    gan.condition_on(["a", "b"])
+    gan.condition_on(["a", "b"], [1, 1])
     return gan
 
 

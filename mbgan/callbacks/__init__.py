@@ -53,4 +53,5 @@ class Periodic(Callback, ABC):
         """Act if it is time; a run that was asked to stop does not wait for it."""
         done = trainer.should_stop and not find(trainer, Guard).interrupted
         if done or gan.images_seen // self.every > self._before // self.every:
+            gan.settle()
             self.act(trainer, gan)

@@ -30,7 +30,7 @@ class Checkpoints(Periodic):
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
         """Save the last checkpoint."""
-        self._save(trainer, self.run.checkpoint("last"))
+        self._save(trainer, gan, self.run.checkpoint("last"))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
@@ -41,12 +41,13 @@ class Checkpoints(Periodic):
         """
         best = find(trainer, Evaluation).best
         if best is not None and best["images_seen"] == gan.images_seen:
-            self._save(trainer, self.run.checkpoint("best"))
+            self._save(trainer, gan, self.run.checkpoint("best"))
         super().on_train_batch_end(trainer, gan, outputs, batch, batch_idx)
         if find(trainer, Guard).interrupted:
-            self._save(trainer, self.run.checkpoint("last"))
+            self._save(trainer, gan, self.run.checkpoint("last"))
 
-    def _save(self, trainer: L.Trainer, path: Path) -> None:
+    def _save(self, trainer: L.Trainer, gan: GAN, path: Path) -> None:
+        gan.settle()
         temporary = path.with_name(f".{path.name}.saving")
         try:
             trainer.save_checkpoint(temporary)  # on every rank: some strategies gather weights

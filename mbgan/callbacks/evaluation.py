@@ -103,9 +103,6 @@ class Evaluation(Periodic):
     @torch.no_grad()
     def _fake_features(self, trainer: L.Trainer, gan: GAN) -> list[Features]:
         n, world_size = len(self.conditions), trainer.world_size
-        if world_size > 1:  # batch norm's buffers are each rank's own until the next step
-            for buffer in gan.generator_ema.buffers():
-                torch.distributed.broadcast(buffer, src=0)
         share = math.ceil(n / world_size)
         mine = range(trainer.global_rank * share, (trainer.global_rank + 1) * share)
         z = fixed_latents(mine, gan.generator.z_dim, self.seed)

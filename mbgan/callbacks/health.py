@@ -12,9 +12,9 @@ from mbgan.gan import GAN
 
 log = logging.getLogger(__name__)
 
-# Measured by EfficientNet-Lite0 at 40 to 100 images, in runs of 4,000 to 38,000 images with five
-# models: diversity is 0.12 and more from the first evaluation on, and 0.004 to 0.07 where the
-# latents of 100 images are 1 to 20 fixed ones, slightly moved.
+# Seen by EfficientNet-Lite0 at 40 to 100 images, in runs of 4,000 to 38,000 images with five
+# models, a rule of thumb: diversity is 0.12 and more from the first evaluation on, and 0.004 to
+# 0.07 where the latents of 100 images are 1 to 20 fixed ones, slightly moved.
 COLLAPSED = 0.08  # diversity, of the reals'
 # The same runs stay at or below 0.998; with a generator that stands still, or a critic that
 # learns ten times too fast, it is 0.9995 and more.

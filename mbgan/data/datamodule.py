@@ -90,6 +90,11 @@ class MagnificationDataModule(L.LightningDataModule):
                 f"or both, got {condition}; a mixture of scales is no image of any"
             )
 
+    @property
+    def shares(self) -> list[int]:
+        """Return how many training images there are of each condition; all, without any."""
+        return np.bincount(self.train.conditions).tolist()
+
     def setup(self, stage: str | None = None) -> None:
         """Find, decode and split the images; a second call does nothing.
 

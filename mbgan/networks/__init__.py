@@ -248,6 +248,10 @@ class MixesImages:
     """Marks layers whose output depends on the other images of the batch, as batch norm's does."""
 
 
+class RescalesWeights:
+    """Marks layers that compute with other weights than they store, as equalized rates do."""
+
+
 def mixes_images(critic: nn.Module) -> bool:
     """Whether a score depends on the other images of the batch: real and fake go apart then."""
     kinds = (nn.modules.batchnorm._BatchNorm, MixesImages)

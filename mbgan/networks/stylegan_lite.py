@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mbgan.latents import Draws
-from mbgan.networks import Critic, Generator, MixesImages
+from mbgan.networks import Critic, Generator, MixesImages, RescalesWeights
 from mbgan.networks.blocks import check_width
 
 SLOPE = 0.2  # of LeakyReLU
@@ -43,7 +43,7 @@ def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
-class EqualizedLinear(nn.Linear):
+class EqualizedLinear(nn.Linear, RescalesWeights):
     """Dense layer with weights of unit variance, scaled when used (Karras et al. 2018, sec. 4.1).
 
     Args:
@@ -67,7 +67,7 @@ class EqualizedLinear(nn.Linear):
         return F.linear(x, self.weight * self.scale, self.bias * self.lr_multiplier)
 
 
-class EqualizedConv(nn.Conv2d):
+class EqualizedConv(nn.Conv2d, RescalesWeights):
     """Convolution that keeps the size, with weights of unit variance, scaled when used."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, gain: float = RELU_GAIN) -> None:

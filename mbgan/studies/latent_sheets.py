@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from mbgan.images import grid, to_uint8
 from mbgan.latents import slerp
 from mbgan.networks import Generator
-from mbgan.networks.stylegan_lite import StyleGANGenerator
+from mbgan.regularizers import Styled
 
 BLOCK_GAP = 12  # white pixels between the parts of a sheet
 
@@ -75,7 +75,7 @@ def mixing(generator: Generator, rows: Tensor, columns: Tensor, psi: float = 1.0
     Raises:
         ValueError: if the generator has no styles.
     """
-    if not isinstance(generator, StyleGANGenerator):
+    if not isinstance(generator, Styled):
         raise ValueError(
             "mixing needs a generator with styles, which of the presets model=stylegan_lite has, "
             f"got a {type(generator).__name__}; choose another show"
@@ -126,7 +126,7 @@ def place(generator: Generator, z: Tensor) -> Tensor:
 def between(generator: Generator, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """Return the points [N T, ...] at shares t [T] of the ways from points a to b, [N, ...]."""
     steps = t.to(a).view(-1, *[1] * (a.dim() - 1))  # [T, 1, ...]
-    move = torch.lerp if isinstance(generator, StyleGANGenerator) else slerp
+    move = torch.lerp if isinstance(generator, Styled) else slerp
     return move(a[:, None], b[:, None], steps).flatten(0, 1)
 
 

@@ -92,7 +92,7 @@ def test_a_style_that_is_mixed_in_is_of_the_same_condition():
 def test_an_untrained_conditional_gan_is_the_same_for_the_same_seed_alone():
     def vectors(seed):
         gan = tiny_gan(condition="class", seed=seed)
-        gan.condition_on(BOTH)
+        gan.condition_on(BOTH, [1, 1])
         torch.randn(1)
         return gan.generator.embedding.weight, gan.critic.projection.weight
 
@@ -104,7 +104,7 @@ def test_an_untrained_conditional_gan_is_the_same_for_the_same_seed_alone():
 def test_a_conditional_run_resumes_bit_by_bit_and_refuses_other_conditions(fit, tmp_path):
     def gan(names=BOTH):
         made = tiny_gan(condition="class")
-        made.condition_on(names)
+        made.condition_on(names, [1] * len(names))
         return made
 
     whole, second = gan(), gan()
@@ -122,7 +122,7 @@ def test_generated_images_follow_the_condition(fit):
     torch.manual_seed(0)
     gan = tiny_gan(critic=TinyCritic(dropout=0.0), condition="class", n_critic=1)
     gan.make_opt_g.keywords["lr"] = gan.make_opt_d.keywords["lr"] = 5e-3
-    gan.condition_on(["black", "white"])
+    gan.condition_on(["black", "white"], [1, 1])
     data = ArrayData(n=16, batch_size=16, conditions=2)
     pixels = data.train.array
     pixels[0::2], pixels[1::2] = 20, 235
@@ -139,7 +139,7 @@ def test_a_module_that_is_not_there_yet_takes_no_part():
     names = set(dict(tiny_gan().named_parameters()))
     assert not {name for name in names if "embedding" in name or "projection" in name}
     gan = tiny_gan(condition="class")
-    gan.condition_on(BOTH)
+    gan.condition_on(BOTH, [1, 1])
     added = set(dict(gan.named_parameters())) - names
     assert added == {
         "generator.embedding.weight",

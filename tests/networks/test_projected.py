@@ -212,12 +212,14 @@ def test_missing_timm_is_named_with_a_way_out(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"'resnet18' needs the package timm; pip install timm"):
+    with pytest.raises(
+        ValueError, match=r"'resnet18' needs the package timm; pip install 'mbgan.timm.'"
+    ):
         ProjectedCritic(backbone="resnet18")
 
 
 def test_network_of_timm_serves_with_weights_from_a_file(tmp_path):
-    timm = pytest.importorskip("timm", reason="timm is not installed")
+    timm = pytest.importorskip("timm", reason="the extra timm is not installed")
     with pytest.raises(FileNotFoundError, match="needs a file of weights, got None; give its path"):
         ProjectedCritic(backbone="resnet18")
     network = timm.create_model("resnet18", pretrained=False)
