@@ -55,7 +55,7 @@ def assemble(cfg: DictConfig) -> Parts:
     devices = check_devices(cfg.trainer)
     L.seed_everything(cfg.seed, verbose=False)  # the networks' first weights
     gan = instantiate(cfg.model, _convert_="all")  # plain lists: checkpoints hold no config
-    callbacks = [instantiate(callback) for callback in cfg.callbacks.values()]
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     check_extractor(gan, callbacks)
     datamodule = instantiate(cfg.data, _convert_="all")
     datamodule.setup()  # last: it may decode for minutes

@@ -195,13 +195,13 @@ class GAN(L.LightningModule):
                 scores = list(self.critic(torch.cat(judged), condition.repeat(2)).chunk(2))
             d_real, d_fake = (score.to(x_real.dtype) for score in scores)
             loss = self.loss.critic(d_real, d_fake)
+            extra = self.critic.extra_loss(judged[0], draws)
             penalty = self.regularizer(
                 CriticStep(
                     lambda x: self.critic(self.augment(x, draws, "penalty"), condition),
                     *(x_real, x_fake, d_real, d_fake, draws),
                 )
             )
-            extra = self.critic.extra_loss(judged[0], draws)
             opt.zero_grad()
             self.manual_backward(loss + penalty + extra)
             opt.step()
@@ -227,7 +227,7 @@ class GAN(L.LightningModule):
                     d_real = self.critic(paired, condition).to(x_real.dtype)
             x_fake = self.augment(self.sample(condition, draws.of("generator")), draws, "generator")
             d_fake = self.critic(x_fake, condition).to(x_real.dtype)
-            loss = self.loss.generator(d_real, d_fake)
+            loss = self.loss.generator(d_real, d_fake) + self.critic.extra_generator_loss(draws)
             z = self.latents(condition, draws.of("path"))
             penalty = self.generator_regularizer(self.generator, z, draws.of("path"), turn)
             opt.zero_grad()
@@ -265,12 +265,12 @@ class GAN(L.LightningModule):
     def settle(self) -> None:
         """Bring the averaged generator's batch norm up to date with its weights, see `settle`.
 
-        A function of weights and seed; to be called on every rank before it draws or is saved.
+        A function of the weights alone; to be called on every rank before it draws or is saved.
         """
         if self._settled_at == self.critic_steps:
             return
         self._settled_at = self.critic_steps
-        draws = Draws(self.seed, 0).of("settle")
+        draws = Draws(0, 0).of("settle")
         numbers = draws.uniform("condition", SETTLING).double()
         condition = torch.bucketize(numbers, (self.shares / self.shares.sum()).cumsum(0)[:-1])
         z = draws.normal("z", SETTLING, self.generator.z_dim)

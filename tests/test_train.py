@@ -523,3 +523,9 @@ def test_wandb_run_is_offline_whole_and_finished(call, small, tmp_path, monkeypa
     content = next(folder.glob("*.wandb")).read_bytes()
     assert b"kid/efficientnet_lite0" in content
     assert wandb.run is None  # finished: the next run of a sweep starts its own
+
+
+def test_a_callback_set_to_null_is_left_out(call, small, tmp_path):
+    code, err = call(train.main, *small, "total_images=8", "callbacks.samples=null")
+    assert code == 0, err
+    assert not (tmp_path / "run/samples").exists()

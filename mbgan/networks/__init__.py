@@ -212,8 +212,15 @@ class Critic(nn.Module):
             layer.requires_grad_(False)
 
     def extra_loss(self, x_real: Tensor, draws: Draws) -> Tensor:
-        """Return what else the critic minimizes on (augmented) real images, a scalar []."""
+        """Return what else the critic minimizes on (augmented) real images, a scalar [].
+
+        Called right after they were judged, beside as many fakes or before them.
+        """
         return x_real.new_zeros(())
+
+    def extra_generator_loss(self, draws: Draws) -> Tensor:
+        """Return what else the generator minimizes on the images judged last, a scalar []."""
+        return self.score.weight.new_zeros(())
 
     def __call__(self, x: Tensor, condition: Tensor | None = None) -> Tensor:  # typed
         """Run `forward` and its hooks."""
