@@ -23,7 +23,7 @@ from mbgan.callbacks.timing import StepTimer
 from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.gan import GAN, generate
 from mbgan.latents import fixed_latents
-from mbgan.metrics.suite import Suite
+from mbgan.metrics.suite import VERSION, Suite
 from mbgan.networks import Generator
 from mbgan.runs import Run, write_text
 from mbgan.studies.card_summary import Speed
@@ -299,10 +299,14 @@ def score(
     generator.to(device)
     suite.extractor.to(device)
     x_real, conditions = suite.pick(datamodule.test)
+    files = [datamodule.test_files[i] for i in suite.rows(len(datamodule.test))]
+    known = [file.patient for file in files if file.patient]
+    patients = known if len(known) == len(files) else None
     n = len(x_real)
     x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed), conditions)
     real, fake = suite.extractor.extract(x_real), suite.extractor.extract(x_fake)
     result = {
+        "version": VERSION,
         **origin,
         "data_sha256": datamodule.sha256,
         "magnification": datamodule.magnification,
@@ -311,9 +315,9 @@ def score(
         "seed": seed,
         "extractor": suite.extractor.name,
         "extractor_sha256": suite.extractor.sha256,
-        "scores": suite.full(real, fake),
+        "scores": suite.full(real, fake, patients),
         "by_condition": {
-            name: suite.part(real, fake, conditions == i)
+            name: suite.part(real, fake, conditions == i, patients)
             for i, name in enumerate(generator.conditions)
         },
     }

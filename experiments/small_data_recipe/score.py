@@ -19,8 +19,9 @@ from mbgan.data.stream import turn
 from mbgan.gan import generate
 from mbgan.images import grid, save_png
 from mbgan.latents import fixed_latents
-from mbgan.metrics.distances import diversity, kid, kid_error
+from mbgan.metrics.distances import diversity
 from mbgan.metrics.features import EfficientNetLite0, EfficientNetLite2
+from mbgan.metrics.kernel import Kernels, bootstrap
 from mbgan.metrics.neighbors import density_coverage, nearest, precision_recall
 from mbgan.runs import Run
 
@@ -50,8 +51,9 @@ def scores(reals: Reals, fake: Tensor) -> tuple[dict[str, float], Tensor]:
     row: dict[str, float] = {}
     seen = [extractor.extract(fake).features for extractor in (LITE0, LITE2)]
     for name, real, features in zip(("lite0", "lite2"), reals.features, seen, strict=True):
-        row[f"kid_{name}"] = round(1000 * kid(real, features), 1)
-        row[f"error_{name}"] = round(1000 * kid_error(real, features), 1)
+        kernels = Kernels.of(real, features)
+        row[f"kid_{name}"] = round(1000 * kernels.kid(), 1)
+        row[f"error_{name}"] = round(1000 * float(bootstrap(kernels).std()), 1)
     row["precision"], row["recall"] = precision_recall(reals.features[0], seen[0])
     row["density"], row["coverage"] = density_coverage(reals.features[0], seen[0])
     row["diversity"] = diversity(reals.features[0], seen[0])

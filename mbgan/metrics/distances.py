@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
-from torchmetrics.image.kid import KernelInceptionDistance
 
 from mbgan.latents import seed_of
 
@@ -33,52 +32,6 @@ def fid(real: Tensor, fake: Tensor) -> float:
     check_sizes(real, fake)
     metric = FrechetInceptionDistance(Given(real.shape[1]), sync_on_compute=False)
     return compare(metric.set_dtype(torch.float64), real, fake)
-
-
-def kid(real: Tensor, fake: Tensor) -> float:
-    """Return the squared kernel distance (Binkowski et al. 2018, eq. 4), cubic kernel.
-
-    The unbiased estimate over all pairs: 0 on average for equal distributions at any n, so it
-    may be negative.
-
-    Args:
-        real: features [n, F], float64.
-        fake: features [n, F], float64; as many as the real ones.
-
-    Raises:
-        ValueError: if the numbers of images differ or are under 2.
-    """
-    check_sizes(real, fake)
-    if len(real) != len(fake):
-        raise ValueError(f"kid needs n_real = n_fake, got {len(real)} and {len(fake)}")
-    # One subset that holds everything: the order in which it is drawn does not matter.
-    metric = KernelInceptionDistance(
-        Given(real.shape[1]), subsets=1, subset_size=len(real), sync_on_compute=False
-    )
-    return compare(metric.set_dtype(torch.float64), real, fake)
-
-
-def kid_error(real: Tensor, fake: Tensor) -> float:
-    """Return the standard error of `kid` by leaving out one image at a time.
-
-    The jackknife over both samples (Efron & Stein 1981), images taken as independent: where
-    several images come from one patient it is too small.
-
-    Args:
-        real: features [n, F], float64, at least 3.
-        fake: features [n, F], float64; as many as the real ones.
-    """
-    n, width = real.shape
-    pairs = ((real, real), (fake, fake), (real, fake))
-    k_rr, k_ff, k_rf = ((a @ b.T / width + 1) ** 3 for a, b in pairs)
-    variance = 0.0
-    for within, cross in ((k_rr, k_rf.sum(1)), (k_ff, k_rf.sum(0))):
-        within.fill_diagonal_(0)
-        # kid without image i, up to the other sample's own term, the same for every i.
-        without_i = (within.sum() - 2 * within.sum(1)) / ((n - 1) * (n - 2))
-        without_i -= 2 * (cross.sum() - cross) / (n * (n - 1))
-        variance += (n - 1) / n * float((without_i - without_i.mean()).square().sum())
-    return variance**0.5
 
 
 def diversity(real: Tensor, fake: Tensor) -> float:
@@ -119,7 +72,7 @@ def compare(metric: Metric, real: Tensor, fake: Tensor) -> float:
         metric.update(real, real=True)
         metric.update(fake, real=False)
         value = metric.compute()
-    return float(value[0] if isinstance(value, tuple) else value)
+    return float(value)
 
 
 def check_sizes(real: Tensor, fake: Tensor) -> None:

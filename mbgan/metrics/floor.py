@@ -1,32 +1,39 @@
 """What scores say of real images against real ones: below that, no score can tell anything."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mbgan.latents import seed_of
-from mbgan.metrics.distances import kid
+from mbgan.metrics.kernel import kid
 
 
 def real_vs_real(
     features: Tensor, groups: Sequence[str], n_each: int, comparisons: int
 ) -> list[float]:
-    """Return the KID of random disjoint halves of one set of real images.
+    """Return the KID of random disjoint parts of one set of real images, see `parts`.
 
     Args:
         features: of the images [N, F], float64.
+        groups: of each image [N], such as its patient.
+        n_each: images on each side.
+        comparisons: how many.
+    """
+    return [kid(features[a], features[b]) for a, b in parts(groups, n_each, comparisons)]
+
+
+def parts(groups: Sequence[str], n_each: int, comparisons: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the rows of random disjoint parts of one set, of equal size.
+
+    Args:
         groups: of each image [N], such as its patient; none is on both sides of a comparison.
         n_each: images on each side; fewer where whole groups do not fill it.
-        comparisons: how many.
-
-    Returns:
-        The KIDs; fewer than asked for if groups leave a side with less than 2 images.
+        comparisons: how many; fewer are made if groups leave a side with less than 2 images.
     """
     rng, names = np.random.default_rng(seed_of("real_vs_real")), np.unique(groups)
     number = np.searchsorted(names, groups)
-    values = []
     for _ in range(comparisons):
         rank = rng.permutation(len(names))[number]  # of each image's group
         order = np.argsort(rank, kind="stable")
@@ -38,8 +45,7 @@ def real_vs_real(
         if n < 2:
             continue
         a, b = (torch.from_numpy(rng.permutation(side)[:n]) for side in np.split(order, [middle]))
-        values.append(kid(features[a], features[b]))
-    return values
+        yield a, b
 
 
 def smallest_difference(kids: Sequence[float]) -> float:

@@ -1,5 +1,6 @@
 """A set of scores under one protocol: which images, how many, by which extractor."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,30 @@ from torch import Tensor
 
 from mbgan.images import Rows
 from mbgan.latents import seed_of
-from mbgan.metrics.distances import diversity, fid, inception_score, kid, kid_error
+from mbgan.metrics.distances import diversity, fid, inception_score
 from mbgan.metrics.features import Extractor, Features
+from mbgan.metrics.floor import parts
+from mbgan.metrics.kernel import Kernels, interval, kid, permutation_p
+from mbgan.metrics.neighbors import density_coverage, precision_recall
+
+Score = Callable[[Features, Features], float]  # of reals and fakes
+VERSION = 2  # of the form of `Suite.full`
+QUICK: dict[str, Score] = {
+    "kid": lambda real, fake: kid(real.features, fake.features),
+    "fid": lambda real, fake: fid(real.features, fake.features),
+    "inception_score": lambda real, fake: inception_score(fake.logits),
+    "diversity": lambda real, fake: diversity(real.features, fake.features),
+}
+FULL = QUICK | {
+    "precision": lambda real, fake: precision_recall(real.features, fake.features)[0],
+    "recall": lambda real, fake: precision_recall(real.features, fake.features)[1],
+    "density": lambda real, fake: density_coverage(real.features, fake.features)[0],
+    "coverage": lambda real, fake: density_coverage(real.features, fake.features)[1],
+}
 
 
 class Suite:
-    """KID, FID, Inception score and diversity of fakes against held-out images, at equal n.
+    """Scores of fakes against held-out images.
 
     Args:
         extractor: turns images into features.
@@ -34,61 +53,88 @@ class Suite:
         self.extractor, self.max_images = extractor, max_images
         self.floor_splits = floor_splits
 
-    def pick(self, held_out: Rows) -> tuple[Tensor, Tensor]:
-        """Return what scores are taken against: images [n, 3, S, S], uint8, and conditions [n].
+    def rows(self, n: int) -> np.ndarray:
+        """Return which of n held-out images scores are taken against, in order.
 
         The same ones in every run on this split, whatever its seed.
         """
-        n = len(held_out) if self.max_images is None else min(self.max_images, len(held_out))
-        order = np.random.default_rng(seed_of("held-out")).permutation(len(held_out))
-        rows = np.sort(order[:n])
+        order = np.random.default_rng(seed_of("held-out")).permutation(n)
+        return np.sort(order[: n if self.max_images is None else self.max_images])
+
+    def pick(self, held_out: Rows) -> tuple[Tensor, Tensor]:
+        """Return the images of `rows` [n, 3, S, S], uint8, and their conditions [n]."""
+        rows = self.rows(len(held_out))
         return torch.from_numpy(held_out[rows]), torch.from_numpy(held_out.conditions[rows])
 
     def scores(self, real: Features, fake: Features) -> dict[str, float]:
-        """Return each score of the fakes, keyed by its name and the extractor's."""
-        name = self.extractor.name
-        return {
-            f"kid/{name}": kid(real.features, fake.features),
-            f"fid/{name}": fid(real.features, fake.features),
-            f"inception_score/{name}": inception_score(fake.logits),
-            f"diversity/{name}": diversity(real.features, fake.features),
-        }
+        """Return each quick score of the fakes, keyed by its name and the extractor's."""
+        return {f"{key}/{self.extractor.name}": score(real, fake) for key, score in QUICK.items()}
 
-    def full(self, real: Features, fake: Features) -> dict[str, dict[str, Any]]:
+    def full(
+        self, real: Features, fake: Features, patients: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
         """Return each score with all that is known of its uncertainty.
 
-        KID has a 95 % interval over images, as if they were independent: too narrow where
-        patients gave several. KID and FID have the real-vs-real floor, what random halves of the
-        reals score against each other, at half of n_real; FID's bias is larger there.
+        KID has a 95 % interval over patients, or over images as if they were independent, which
+        is too narrow where patients gave several; and the probability p of so large a distance
+        among images dealt at random. All have the real-vs-real floor, what random parts of the
+        reals, of whole patients, score against each other at half of n_real or less. A score that
+        so few images do not have stands as null, with the reason.
+
+        Args:
+            real: of n_real images.
+            fake: of n_fake images.
+            patients: of the real images [n_real]; None if unknown.
         """
-        result: dict[str, dict[str, Any]] = {
-            key: {"value": value} for key, value in self.scores(real, fake).items()
-        }
-        name = self.extractor.name
-        if len(real.features) >= 3:
-            value, error = result[f"kid/{name}"]["value"], kid_error(real.features, fake.features)
-            result[f"kid/{name}"]["interval"] = [value - 1.96 * error, value + 1.96 * error]
-            result[f"kid/{name}"]["interval_over"] = "images"
-        n, rng = len(real.features) // 2, np.random.default_rng(seed_of("floor"))
-        halves: dict[str, list[float]] = {"kid": [], "fid": []}
-        for _ in range(self.floor_splits if n >= 2 else 0):
-            order = torch.from_numpy(rng.permutation(len(real.features)))
-            a, b = real.features[order[:n]], real.features[order[n : 2 * n]]
-            halves["kid"].append(kid(a, b))
-            halves["fid"].append(fid(a, b))
-        for key, values in halves.items():
-            if values:
-                floor = {"mean": float(np.mean(values)), "range": [min(values), max(values)]}
-                result[f"{key}/{name}"]["floor"] = floor | {"n_each": n, "splits": len(values)}
+        result: dict[str, dict[str, Any]] = {}
+        groups = list(map(str, range(len(real.features)))) if patients is None else patients
+        halves = [
+            tuple(Features(*(values[rows] for values in real)) for rows in pair)
+            for pair in parts(groups, len(groups), self.floor_splits)
+        ]
+        for key, score in FULL.items():
+            entry = result[f"{key}/{self.extractor.name}"] = measured(score, real, fake)
+            if halves and entry["value"] is not None and key != "inception_score":
+                entry["floor"] = floor(score, halves)
+        if min(len(real.features), len(fake.features)) >= 3:
+            entry = result[f"kid/{self.extractor.name}"]
+            kernels = Kernels.of(real.features, fake.features)
+            known = None if patients is None else np.asarray(patients)
+            entry["interval"] = interval(kernels, known)
+            entry["interval_over"] = "images" if patients is None else "patients"
+            entry["p"] = permutation_p(kernels)
         return result
 
-    def part(self, real: Features, fake: Features, rows: Tensor) -> dict[str, Any]:
+    def part(
+        self, real: Features, fake: Features, rows: Tensor, patients: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         """Return n and the scores in `full` of some rows [n], or the reason why there are none."""
         n = int(rows.sum())
         if n < 2:
             return {"n": n, "scores": {}, "reason": f"scores need 2 held-out images, got {n}"}
         real, fake = (Features(*(values[rows] for values in side)) for side in (real, fake))
-        return {"n": n, "scores": self.full(real, fake)}
+        if patients is not None:
+            patients = [patients[i] for i in rows.nonzero().flatten().tolist()]
+        return {"n": n, "scores": self.full(real, fake, patients)}
+
+
+def measured(score: Score, real: Features, fake: Features) -> dict[str, Any]:
+    """Return a score's value, or None and the reason why these images have none."""
+    try:
+        return {"value": score(real, fake)}
+    except ValueError as error:
+        return {"value": None, "reason": str(error)}
+
+
+def floor(score: Score, halves: Sequence[tuple[Features, ...]]) -> dict[str, Any]:
+    """Return what a score says of real images against real ones, with its range."""
+    sizes = [len(a.features) for a, _ in halves]
+    values = [measured(score, a, b)["value"] for a, b in halves]
+    values = [value for value in values if value is not None]
+    if not values:
+        return {"mean": None, "range": None, "n_each": min(sizes), "splits": 0}
+    spread = {"mean": float(np.mean(values)), "range": [min(values), max(values)]}
+    return spread | {"n_each": min(sizes), "splits": len(values)}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -97,7 +143,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['magnification']}, {result['images_seen']} images seen, "
         f"checkpoint {result['checkpoint']}; n_real {result['n_real']}, n_fake {result['n_fake']}, "
         f"extractor {result['extractor']} ({result['extractor_sha256'][:12]})",
-        f"{'score':34} {'value':>10}  {'95 % interval':22}real-vs-real floor (range)",
+        f"{'score':34} {'value':>10}  {'95 % interval':22}{'p':7}real-vs-real floor (range)",
     ]
     if result["critic_extractor"] == result["extractor"]:
         lines.insert(1, "the critic learned by this extractor, so these scores flatter the run")
@@ -111,12 +157,16 @@ def table(result: dict[str, Any]) -> str:
 def _lines(scores: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for key, score in scores.items():
+        if score["value"] is None:
+            lines.append(f"{key:34} {'-':>10}  {score['reason']}")
+            continue
         interval, floor = "-", "-"
         if "interval" in score:
             interval = "{:.4g} .. {:.4g}".format(*score["interval"])
-        if "floor" in score:
+        if score.get("floor", {}).get("splits"):
             floor = "{mean:.4g} ({range[0]:.4g} .. {range[1]:.4g}) at n = {n_each}"
             floor = floor.format(**score["floor"])
+        p = f"{score['p']:.3f}" if "p" in score else "-"
         note = "  (about 1 for one tissue)" if key.startswith("inception_score") else ""
-        lines.append(f"{key:34} {score['value']:10.4g}  {interval:22}{floor}{note}")
+        lines.append(f"{key:34} {score['value']:10.4g}  {interval:22}{p:7}{floor}{note}")
     return lines

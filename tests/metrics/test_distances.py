@@ -1,20 +1,13 @@
 import pytest
 import torch
-from scipy import stats
 
-from mbgan.metrics.distances import diversity, fid, inception_score, kid, kid_error
+from mbgan.metrics.distances import diversity, fid, inception_score
+from mbgan.metrics.kernel import kid
 
 
 def features(n, seed, shift=0.0, d=8):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(n, d, generator=generator, dtype=torch.float64) + shift
-
-
-def u_statistic(x, y):
-    """KID from its definition, pair by pair (Binkowski et al. 2018, eq. 4)."""
-    n, k = len(x), lambda a, b: float((a @ b / len(a) + 1) ** 3)
-    within = sum(k(s[i], s[j]) for s in (x, y) for i in range(n) for j in range(n) if i != j)
-    return within / (n * (n - 1)) - 2 * sum(k(a, b) for a in x for b in y) / n**2
 
 
 def test_fid_of_a_set_with_itself_is_zero():
@@ -45,37 +38,6 @@ def test_diversity_counts_images_not_how_far_they_lie_apart():
         assert diversity(real, features(images, seed=2).repeat(60 // images, 1)) < 1e-6
 
 
-def test_kid_is_the_u_statistic_over_all_pairs():
-    x, y = features(12, seed=0), features(12, seed=1, shift=0.3)
-    assert kid(x, y) == pytest.approx(u_statistic(x, y), abs=1e-9)
-
-
-def test_kid_of_equal_distributions_is_zero_on_average_and_may_be_negative():
-    values = [kid(features(20, seed=s), features(20, seed=1000 + s)) for s in range(40)]
-    assert min(values) < 0 < max(values)
-    assert stats.ttest_1samp(values, 0).pvalue > 0.01
-
-
-def test_kid_error_is_the_jackknife():
-    """Leave out each image of each side in turn, with the U-statistic for unequal sizes."""
-    x, y = features(9, seed=0), features(9, seed=1, shift=0.3)
-
-    def unequal(x, y):
-        k = lambda a, b: (a @ b.T / x.shape[1] + 1) ** 3  # noqa: E731
-        within = [(k(s, s).sum() - k(s, s).trace()) / (len(s) * (len(s) - 1)) for s in (x, y)]
-        return float(sum(within) - 2 * k(x, y).mean())
-
-    def without(s, i):
-        return torch.cat([s[:i], s[i + 1 :]])
-
-    sides = [
-        [unequal(without(x, i), y) for i in range(9)],
-        [unequal(x, without(y, i)) for i in range(9)],
-    ]
-    variance = sum(8 / 9 * sum((v - sum(s) / 9) ** 2 for v in s) for s in sides)
-    assert kid_error(x, y) == pytest.approx(variance**0.5, rel=1e-9)
-
-
 def test_inception_score_is_one_for_one_answer_and_the_number_of_classes_for_sure_ones():
     assert inception_score(torch.zeros(40, 5, dtype=torch.float64)) == pytest.approx(1.0)
     sure = 100 * torch.eye(4, dtype=torch.float64).repeat(100, 1)
@@ -96,8 +58,3 @@ def test_scores_are_repeatable_and_leave_the_global_generator_alone():
 def test_one_image_is_no_sample(score):
     with pytest.raises(ValueError, match="at least 2 images on each side, got n_real=1, n_fake=5"):
         score(features(1, seed=0), features(5, seed=1))
-
-
-def test_kid_refuses_unequal_numbers():
-    with pytest.raises(ValueError, match="n_real = n_fake, got 4 and 5"):
-        kid(features(4, seed=0), features(5, seed=1))
