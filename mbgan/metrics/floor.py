@@ -1,9 +1,10 @@
 """What scores say of real images against real ones: below that, no score can tell anything."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbgan.latents import seed_of
@@ -24,22 +25,36 @@ def real_vs_real(
     Returns:
         The KIDs; fewer than asked for if groups leave a side with less than 2 images.
     """
+    return [
+        kid(features[torch.from_numpy(a)], features[torch.from_numpy(b)])
+        for a, b in halves(groups, n_each, comparisons)
+    ]
+
+
+def halves(
+    groups: Sequence[str], n_each: int, comparisons: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield the places [n] of images on either side of random splits in two, equally many.
+
+    Args:
+        groups: of each image [N], such as its patient; none is on both sides of a split.
+        n_each: images on each side; fewer where whole groups do not fill it.
+        comparisons: how many; a split that leaves a side with less than 2 images is left out.
+    """
     rng, names = np.random.default_rng(seed_of("real_vs_real")), np.unique(groups)
     number = np.searchsorted(names, groups)
-    values = []
     for _ in range(comparisons):
         rank = rng.permutation(len(names))[number]  # of each image's group
         order = np.argsort(rank, kind="stable")
         ends = np.flatnonzero(np.diff(rank[order])) + 1  # where one group ends
         if not len(ends):
-            break
+            return
         middle = ends[np.abs(ends - min(n_each, len(order) / 2)).argmin()]
         n = min(n_each, middle, len(order) - middle)
         if n < 2:
             continue
-        a, b = (torch.from_numpy(rng.permutation(side)[:n]) for side in np.split(order, [middle]))
-        values.append(kid(features[a], features[b]))
-    return values
+        a, b = (rng.permutation(side)[:n] for side in np.split(order, [middle]))
+        yield a, b
 
 
 def smallest_difference(kids: Sequence[float]) -> float:
