@@ -1,8 +1,10 @@
 """What a pathologist asks of an image: its stain, its glass, its sharpness, its nuclei.
 
 `measure` turns images into one number per image and statistic, `compare` sets those of fakes
-beside those of reals. On drawn images with known nuclei, 10x and 100x, count and
-nuclear-cytoplasmic ratio are validated in tests/metrics/test_histology.py.
+beside those of reals. Nuclei are validated on drawn images, 10x and 100x, where they are known:
+on average their number is within 10 % and the nuclear-cytoplasmic ratio within 0.05. On real
+images they are not: where cytoplasm holds as much hematoxylin as nuclei (deep blue epithelium),
+it is cut into pieces that count as nuclei. Look at `find_nuclei` of a few before you believe them.
 
 Densities are natural optical densities: -ln of the share of the light that tissue lets through.
 The light is read from each image, as the 99th percentile of each channel (as in
@@ -86,7 +88,9 @@ def typical_nucleus(images: torch.Tensor, most: int = 32) -> float:
     A disk of radius r answers strongest to the scale-normalized Laplacian at sigma = r / sqrt 2
     (Lindeberg 1998, IJCV 30:79, sec. 5). The variance of that answer over an image, relative to
     its largest and averaged over images, is greatest at the nuclei's scale. From 3 px to a
-    quarter of the side; at 3 px, groups of smaller nuclei may count as one.
+    quarter of the side; at 3 px, groups of smaller nuclei may count as one. Fine texture draws it
+    down: of oral mucosa at 400x it finds 4 px where nuclei have about 11. Where um per pixel are
+    known, 7 um over them is the better guess.
 
     Args:
         images: real ones [N, 3, H, W], uint8.
