@@ -100,9 +100,8 @@ def typical_nucleus(images: torch.Tensor, most: int = 32) -> float:
         ValueError: if the images are no such images, or none has tissue.
     """
     _check_images(images)
-    chosen = images[:: -(-len(images) // most)]
+    chosen, answers = images[:: -(-len(images) // most)], []
     diameters = np.geomspace(3, min(images.shape[2:]) / 4, 16)
-    answers = []
     for rgb in _arrays(chosen):
         density = _density(rgb)
         if density is None or (density.mean(2) > TISSUE).mean() < MIN_TISSUE:
@@ -275,9 +274,7 @@ def _segment(
     # In nuclei of few pixels many are equally deep: darkness tells their centers.
     height = depth / nucleus_px + 0.15 * root / root[nuclear].mean()
     apart = max(1, round(0.3 * nucleus_px))
-    peaks = peak_local_max(
-        height, min_distance=apart, labels=nuclear.astype(np.int32), exclude_border=False
-    )
+    peaks = peak_local_max(height, apart, labels=nuclear.astype(np.int32), exclude_border=False)
     seeds = none.copy()
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     label = watershed(-height, seeds, mask=nuclear)
@@ -301,9 +298,8 @@ def _shapes(label: NDArray[np.int32]) -> tuple[Values, Values]:
     xx, yy = xx + 1 / 12, yy + 1 / 12  # a pixel is a square, not a point
     spread = np.hypot((xx - yy) / 2, xy)
     middle = (xx + yy) / 2
-    whole = np.setdiff1d(
-        np.arange(1, n), np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]])
-    )
+    border = np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]])
+    whole = np.setdiff1d(np.arange(1, n), border)
     return area[whole], np.sqrt(2 * spread / (middle + spread))[whole]
 
 
