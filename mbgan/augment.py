@@ -10,10 +10,8 @@ from torch.nn import functional as F
 
 from mbgan.images import from_uint8, grid, to_uint8
 from mbgan.latents import Draws
+from mbgan.stains import EOSIN, HEMATOXYLIN
 
-# Optical densities of hematoxylin and eosin in red, green and blue (Ruifrok & Johnston 2001,
-# table 1), unit vectors.
-HEMATOXYLIN, EOSIN = (0.650, 0.704, 0.286), (0.072, 0.990, 0.105)
 DARKEST = 1 / 255  # added to intensities in [0, 1], so that black has a density and a slope
 
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
-    {"images", "latents", "runs", "schedules"},
+    {"images", "latents", "runs", "schedules", "stains"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
     {"combinations"},
     {"gan"},

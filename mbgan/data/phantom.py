@@ -21,6 +21,7 @@ from mbgan.data.phantom_cells import SIDE, Field, Nucleus
 from mbgan.data.phantom_faults import plant_faults
 from mbgan.data.phantom_stain import stain
 from mbgan.data.phantom_tissue import DRAW, UM_PER_PIXEL, Habit, lay_out
+from mbgan.stains import EOSIN, HEMATOXYLIN
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,9 @@ PATIENTS = {
     10: "normal",
     11: "classic",
 }
-# Optical density of hematoxylin and of eosin in R, G, B: Ruifrok & Johnston 2001 (Anal Quant
-# Cytol Histol 23:291), and Macenko et al. 2009 (ISBI, p. 1107). A patient lies between the two.
-RUIFROK = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105]])
+# Optical density of hematoxylin and of eosin in R, G, B: Ruifrok & Johnston 2001, and Macenko et
+# al. 2009 (ISBI, p. 1107). A patient lies between the two.
+RUIFROK = np.array([HEMATOXYLIN, EOSIN])
 MACENKO = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mbgan.latents import seed_of
@@ -13,7 +14,7 @@ from mbgan.metrics.kernel import kid
 def real_vs_real(
     features: Tensor, groups: Sequence[str], n_each: int, comparisons: int
 ) -> list[float]:
-    """Return the KID of random disjoint parts of one set of real images, see `parts`.
+    """Return the KID of random disjoint parts of one set of real images, see `halves`.
 
     Args:
         features: of the images [N, F], float64.
@@ -21,16 +22,18 @@ def real_vs_real(
         n_each: images on each side.
         comparisons: how many.
     """
-    return [kid(features[a], features[b]) for a, b in parts(groups, n_each, comparisons)]
+    return [kid(features[a], features[b]) for a, b in halves(groups, n_each, comparisons)]
 
 
-def parts(groups: Sequence[str], n_each: int, comparisons: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the rows of random disjoint parts of one set, of equal size.
+def halves(
+    groups: Sequence[str], n_each: int, comparisons: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yield the places [n] of images on either side of random splits in two, equally many.
 
     Args:
-        groups: of each image [N], such as its patient; none is on both sides of a comparison.
+        groups: of each image [N], such as its patient; none is on both sides of a split.
         n_each: images on each side; fewer where whole groups do not fill it.
-        comparisons: how many; fewer are made if groups leave a side with less than 2 images.
+        comparisons: how many; a split that leaves a side with less than 2 images is left out.
     """
     rng, names = np.random.default_rng(seed_of("real_vs_real")), np.unique(groups)
     number = np.searchsorted(names, groups)
@@ -39,12 +42,12 @@ def parts(groups: Sequence[str], n_each: int, comparisons: int) -> Iterator[tupl
         order = np.argsort(rank, kind="stable")
         ends = np.flatnonzero(np.diff(rank[order])) + 1  # where one group ends
         if not len(ends):
-            break
+            return
         middle = ends[np.abs(ends - min(n_each, len(order) / 2)).argmin()]
         n = min(n_each, middle, len(order) - middle)
         if n < 2:
             continue
-        a, b = (torch.from_numpy(rng.permutation(side)[:n]) for side in np.split(order, [middle]))
+        a, b = (rng.permutation(side)[:n] for side in np.split(order, [middle]))
         yield a, b
 
 

@@ -11,7 +11,7 @@ from mbgan.images import Rows
 from mbgan.latents import seed_of
 from mbgan.metrics.distances import diversity, fid, inception_score
 from mbgan.metrics.features import Extractor, Features
-from mbgan.metrics.floor import parts
+from mbgan.metrics.floor import halves
 from mbgan.metrics.kernel import Kernels, interval, kid, permutation_p
 from mbgan.metrics.neighbors import density_coverage, precision_recall
 
@@ -88,14 +88,14 @@ class Suite:
         """
         result: dict[str, dict[str, Any]] = {}
         groups = list(map(str, range(len(real.features)))) if patients is None else patients
-        halves = [
+        splits = [
             tuple(Features(*(values[rows] for values in real)) for rows in pair)
-            for pair in parts(groups, len(groups), self.floor_splits)
+            for pair in halves(groups, len(groups), self.floor_splits)
         ]
         for key, score in FULL.items():
             entry = result[f"{key}/{self.extractor.name}"] = measured(score, real, fake)
-            if halves and entry["value"] is not None and key != "inception_score":
-                entry["floor"] = floor(score, halves)
+            if splits and entry["value"] is not None and key != "inception_score":
+                entry["floor"] = floor(score, splits)
         if min(len(real.features), len(fake.features)) >= 3:
             entry = result[f"kid/{self.extractor.name}"]
             kernels = Kernels.of(real.features, fake.features)
@@ -126,10 +126,10 @@ def measured(score: Score, real: Features, fake: Features) -> dict[str, Any]:
         return {"value": None, "reason": str(error)}
 
 
-def floor(score: Score, halves: Sequence[tuple[Features, ...]]) -> dict[str, Any]:
+def floor(score: Score, splits: Sequence[tuple[Features, ...]]) -> dict[str, Any]:
     """Return what a score says of real images against real ones, with its range."""
-    sizes = [len(a.features) for a, _ in halves]
-    values = [measured(score, a, b)["value"] for a, b in halves]
+    sizes = [len(a.features) for a, _ in splits]
+    values = [measured(score, a, b)["value"] for a, b in splits]
     values = [value for value in values if value is not None]
     if not values:
         return {"mean": None, "range": None, "n_each": min(sizes), "splits": 0}
