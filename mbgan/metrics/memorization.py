@@ -27,11 +27,11 @@ TAIL, LEAST_TAIL = 0.05, 10  # images that a test looks at: a share of all, and 
 COPYING = 0.25  # share of copies from which on a generator is called copying
 Word = Literal["fine", "suspicious", "copying"]
 RULE = (
-    "suspicious: among the closest 5 % (at least 10) of fakes and a control, more are fakes than "
-    "chance allows (hypergeometric test, one-sided, 3 % over all tests together); closeness is "
+    f"suspicious: among the closest {TAIL:.0%} (at least {LEAST_TAIL}) of fakes and a control more "
+    f"are fakes than by chance (hypergeometric test, {LEVEL:.0%} over all tests); closeness is "
     "feature distance and structural similarity to the nearest training image in any pose, "
     "controls are held-out images and each training image against the others. copying: besides, "
-    "at least 25 % of fakes too many are closer than 95 % of training images are to one another, "
+    f"{COPYING:.0%} of fakes too many are closer than {1 - TAIL:.0%} of training images to others, "
     "in a measure in which that control's test fires. fine: no test fires."
 )
 
@@ -86,8 +86,8 @@ def poses(images: Tensor) -> Tensor:
     return torch.stack([*upright, *(x.mT for x in upright)])
 
 
-def match(train: Tensor, x: Tensor) -> Match:
-    """Return the nearest training image of each image x.
+def nearest_pose(train: Tensor, x: Tensor) -> Match:
+    """Return the nearest training image of each image x, and the pose in which it is nearest.
 
     Args:
         train: features [P, N, F] of training images in P poses, at least 2 images.
@@ -110,7 +110,7 @@ def match_others(train: Tensor) -> Match:
             their first pose are matched with the others in all.
 
     Raises:
-        ValueError: as `match`.
+        ValueError: as `nearest_pose`.
     """
     check(train)
     count, n, _ = train.shape
@@ -135,9 +135,9 @@ def authenticity(train: Tensor, x: Tensor) -> float:
         x: features [M, F] of fakes, or of held-out images.
 
     Raises:
-        ValueError: as `match`.
+        ValueError: as `nearest_pose`.
     """
-    found = match(train, x)
+    found = nearest_pose(train, x)
     spacing = match_others(train).distance[found.image]
     return float((found.distance > spacing).double().mean())
 
@@ -156,7 +156,7 @@ def copy_test(train: Tensor, held_out: Tensor, fake: Tensor, components: int = 6
         components: of the PCA of training features in which distances are taken; 64 in the paper.
 
     Raises:
-        ValueError: as `match`.
+        ValueError: as `nearest_pose`.
     """
     check(train, held_out=held_out, fake=fake)
     center, axes = _principal_axes(train.flatten(0, 1), components)
@@ -186,7 +186,7 @@ def fld_gap(
         lr: its learning rate, on the log of the variance.
 
     Raises:
-        ValueError: as `match`.
+        ValueError: as `nearest_pose`.
     """
     check(train, held_out=held_out, fake=fake)
     flat = train.flatten(0, 1).double()
@@ -214,7 +214,7 @@ def fld_gap(
 def similarity(found: Match, train_images: Tensor, images: Tensor) -> Tensor:
     """Return the structural similarity [M] of images and their matches (Wang et al. 2004).
 
-    About 1 for a copy in the same pose; tissue of one stain has some 0.1 to 0.3 in common.
+    About 1 for a copy in the same pose; different fields of one tissue have under 0.1 in common.
 
     Args:
         found: the match of each image.
@@ -261,10 +261,10 @@ def verdict(
         images: of train, held_out and fake, [N, 3, S, S], uint8; None leaves similarity out.
 
     Raises:
-        ValueError: as `match` and `similarity`.
+        ValueError: as `nearest_pose` and `similarity`.
     """
     check(train, held_out=held_out, fake=fake)
-    found = match(train, fake), match(train, held_out), match_others(train)
+    found = nearest_pose(train, fake), nearest_pose(train, held_out), match_others(train)
     measures = {"distance": [m.distance for m in found]}
     if images is not None:
         train_images, held_out_images, fake_images = images

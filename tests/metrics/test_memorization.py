@@ -10,8 +10,8 @@ from mbgan.metrics.memorization import (
     closer,
     copy_test,
     fld_gap,
-    match,
     match_others,
+    nearest_pose,
     poses,
     similarity,
     verdict,
@@ -72,7 +72,7 @@ def test_match_finds_the_copied_image_and_its_pose():
     train = tissue(16, 0)
     numbers = torch.arange(16).flip(0)
     copies = turn(train[numbers], torch.arange(16) % 8)
-    found = match(in_poses(train), seen(copies))
+    found = nearest_pose(in_poses(train), seen(copies))
     assert found.image.tolist() == numbers.tolist()
     assert found.pose.tolist() == (torch.arange(16) % 8).tolist()
     assert (found.distance == 0).all()  # exactly: not the error of a product
@@ -83,7 +83,7 @@ def test_match_finds_the_copied_image_and_its_pose():
 
 def test_similarity_is_low_for_strangers():
     train, held_out = tissue(16, 0), tissue(16, 1)
-    assert similarity(match(in_poses(train), seen(held_out)), train, held_out).max() < 0.6
+    assert similarity(nearest_pose(in_poses(train), seen(held_out)), train, held_out).max() < 0.6
 
 
 def test_copy_test_of_fakes_that_are_all_nearer_is_the_extreme_z():
@@ -229,7 +229,7 @@ def test_bad_features_are_refused(score, sides, message):
 
 def test_images_of_another_kind_are_refused():
     train = tissue(4, 0)
-    found = match(in_poses(train), seen(train))
+    found = nearest_pose(in_poses(train), seen(train))
     with pytest.raises(ValueError, match=r"images must be one per match, 4, .* size"):
         similarity(found, train, train[:, :, :16])
     with pytest.raises(
