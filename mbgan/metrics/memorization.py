@@ -214,7 +214,7 @@ def fld_gap(
 def similarity(found: Match, train_images: Tensor, images: Tensor) -> Tensor:
     """Return the structural similarity [M] of images and their matches (Wang et al. 2004).
 
-    About 1 for a copy in the same pose; different fields of one tissue have under 0.1 in common.
+    About 1 for a copy in the same pose; other fields of one tissue mostly under 0.1.
 
     Args:
         found: the match of each image.
