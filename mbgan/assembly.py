@@ -21,6 +21,7 @@ from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.provenance import Provenance
 from mbgan.callbacks.timing import StepTimer
 from mbgan.data.datamodule import MagnificationDataModule
+from mbgan.data.folder import patients_of
 from mbgan.gan import GAN, generate
 from mbgan.latents import fixed_latents
 from mbgan.metrics.suite import VERSION, Suite
@@ -299,9 +300,7 @@ def score(
     generator.to(device)
     suite.extractor.to(device)
     x_real, conditions = suite.pick(datamodule.test)
-    files = [datamodule.test_files[i] for i in suite.rows(len(datamodule.test))]
-    known = [file.patient for file in files if file.patient]
-    patients = known if len(known) == len(files) else None
+    patients = patients_of([datamodule.test_files[i] for i in suite.rows(len(datamodule.test))])
     n = len(x_real)
     x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed), conditions)
     real, fake = suite.extractor.extract(x_real), suite.extractor.extract(x_fake)

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -35,6 +35,12 @@ class ImageFile:
     magnification: str | None  # "400x", or a plain folder name; None if the path tells none
     label: str  # class, normalized ("large_cell"); "unknown" if the path tells none
     patient: str | None
+
+
+def patients_of(files: Sequence[ImageFile]) -> list[str] | None:
+    """Return the patient of each image, or None if that of any is unknown."""
+    known = [file.patient for file in files if file.patient]
+    return known if len(known) == len(files) else None
 
 
 @dataclass(frozen=True)
