@@ -333,7 +333,6 @@ def time_training(cfg: DictConfig, seconds: float = 15) -> Speed:
     Args:
         cfg: of mbgan.train, with run_dir set.
         seconds: to measure for, after the first turn of critic and generator.
-
     """
     cfg = cfg.copy()
     cfg.callbacks, cfg.logger = {}, {}
@@ -344,9 +343,6 @@ def time_training(cfg: DictConfig, seconds: float = 15) -> Speed:
     parts.trainer.fit(parts.gan, parts.datamodule)
     on_gpu = parts.trainer.strategy.root_device.type == "cuda"
     cores = f"CPU, {torch.get_num_threads()} threads"
-    return Speed(
-        device=torch.cuda.get_device_name() if on_gpu else cores,
-        images_per_s=timer.images_per_s,
-        steps_timed=timer.steps,
-        batch_size=cfg.batch_size,
-    )
+    device = torch.cuda.get_device_name() if on_gpu else cores
+    speed, steps = timer.images_per_s, timer.steps
+    return Speed(device=device, images_per_s=speed, steps_timed=steps, batch_size=cfg.batch_size)
