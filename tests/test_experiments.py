@@ -14,6 +14,7 @@ RECIPE = ROOT / "experiments/small_data_recipe"
     [
         (ROOT / "README.md", "presets"),
         (RECIPE / "question.md", "changes"),
+        (RECIPE / "question.md", "others"),
     ],
 )
 def test_a_table_shown_is_that_of_the_results(document, table):
