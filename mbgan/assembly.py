@@ -21,13 +21,13 @@ from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.provenance import Provenance
 from mbgan.callbacks.timing import StepTimer
 from mbgan.data.datamodule import MagnificationDataModule
-from mbgan.data.folder import patients_of
-from mbgan.gan import GAN, generate
-from mbgan.latents import fixed_latents
-from mbgan.metrics.suite import VERSION, Suite
+from mbgan.gan import GAN
+from mbgan.metrics.suite import Suite
 from mbgan.networks import Generator
 from mbgan.runs import Run, write_text
+from mbgan.studies import score_sheet
 from mbgan.studies.card_summary import Speed
+from mbgan.studies.scoring import score_generator
 from mbgan.weights import begin_with, read_run
 
 log = logging.getLogger(__name__)
@@ -283,7 +283,10 @@ def check_same_data(run: Run, datamodule: MagnificationDataModule) -> None:
 def score(
     run: Run, checkpoint: str, suite: Suite, datamodule: MagnificationDataModule, seed: int
 ) -> dict[str, Any]:
-    """Score a run's generator against the images it never saw, and write scores.json.
+    """Score a run's generator against the images it never saw; return and write the result.
+
+    Into scores.json, or scored/last/scores.json for the last checkpoint; a table and pictures
+    into scored/CHECKPOINT.
 
     Args:
         run: the run folder.
@@ -291,37 +294,11 @@ def score(
         suite: which scores.
         datamodule: the run's data.
         seed: of the latents.
-
-    Returns:
-        The content of scores.json: scores beside n, extractor, interval and floor.
     """
-    generator, origin = load_generator(run, checkpoint)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    generator.to(device)
-    suite.extractor.to(device)
-    x_real, conditions = suite.pick(datamodule.test)
-    patients = patients_of([datamodule.test_files[i] for i in suite.rows(len(datamodule.test))])
-    n = len(x_real)
-    x_fake = generate(generator, fixed_latents(range(n), generator.z_dim, seed), conditions)
-    real, fake = suite.extractor.extract(x_real), suite.extractor.extract(x_fake)
-    result = {
-        "version": VERSION,
-        **origin,
-        "data_sha256": datamodule.sha256,
-        "magnification": datamodule.magnification,
-        "n_real": n,
-        "n_fake": n,
-        "seed": seed,
-        "extractor": suite.extractor.name,
-        "extractor_sha256": suite.extractor.sha256,
-        "scores": suite.full(real, fake, patients),
-        "by_condition": {
-            name: suite.part(real, fake, conditions == i, patients)
-            for i, name in enumerate(generator.conditions)
-        },
-    }
-    run.write_json(run.scores, result)
-    return result
+    scored = score_generator(*load_generator(run, checkpoint), datamodule, suite, seed)
+    run.write_json(run.scores(checkpoint), scored.result)
+    score_sheet.write(scored, run.scored(checkpoint))
+    return scored.result
 
 
 def time_training(cfg: DictConfig, seconds: float = 15) -> Speed:

@@ -49,12 +49,19 @@ class Run:
         self.config = self.folder / ".hydra" / "config.yaml"
         self.metrics = self.folder / "metrics.jsonl"
         self.samples = self.folder / "samples"
-        self.scores = self.folder / "scores.json"
         self.status = self.folder / "run.json"
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint: last or best."""
         return self.folder / "checkpoints" / f"{name}.ckpt"
+
+    def scored(self, checkpoint: str) -> Path:
+        """Return the folder of the table and the pictures of a checkpoint's scores."""
+        return self.folder / "scored" / checkpoint
+
+    def scores(self, checkpoint: str = "best") -> Path:
+        """Return the path of a checkpoint's scores; those of the best stand beside the run."""
+        return (self.folder if checkpoint == "best" else self.scored(checkpoint)) / "scores.json"
 
     def require(self, *, checkpoint: str) -> Path:
         """Return the path of a checkpoint that is there.

@@ -23,8 +23,8 @@ def main(cfg: DictConfig) -> float | None:
     from mbgan.callbacks.evaluation import Evaluation
     from mbgan.callbacks.guard import Guard
     from mbgan.callbacks.wandb import finish
-    from mbgan.metrics.suite import table
     from mbgan.runs import Run
+    from mbgan.studies.score_sheet import table
     from mbgan.weights import read_checkpoint
 
     resume = cfg.resume
@@ -66,7 +66,7 @@ def main(cfg: DictConfig) -> float | None:
     # Other latents than those that picked the best checkpoint.
     result = assembly.score(run, "best", suite, parts.datamodule, seed=evaluation.seed + 1)
     log.info("%s", table(result))
-    log.info("all of it: %s (samples/, metrics.csv, scores.json, checkpoints/)", folder)
+    log.info("all of it: %s (samples/, scored/, metrics.csv, scores.json, checkpoints/)", folder)
     log.info("images from it: python -m mbgan.generate run=%s n=64", folder)
     return float(result["scores"][evaluation.objective]["value"])
 

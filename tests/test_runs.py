@@ -57,5 +57,5 @@ def test_a_run_without_checkpoint_says_what_there_is(tmp_path):
 
 def test_json_is_readable(tmp_path):
     run = Run(tmp_path)
-    run.write_json(run.scores, {"n": 1})
-    assert json.loads(run.scores.read_text()) == {"n": 1}
+    run.write_json(run.scores(), {"n": 1})
+    assert json.loads(run.scores().read_text()) == {"n": 1}

@@ -170,7 +170,7 @@ def compare(
     if groups is not None and len(groups) != n_real:
         raise ValueError(f"groups must name each of {n_real} real images, got {len(groups)} names")
     names = np.arange(n_real) if groups is None else np.unique(groups, return_inverse=True)[1]
-    over = "images" if groups is None else "groups"
+    over = "images" if groups is None else "patients"
     result: dict[str, dict[str, Any]] = {}
     for name, values in real.items():
         kept = np.isfinite(values)

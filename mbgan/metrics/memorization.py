@@ -18,7 +18,7 @@ from scipy.stats import hypergeom, mannwhitneyu, norm
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from mbgan.metrics.neighbors import blocks, nearest
+from mbgan.metrics.neighbors import BLOCK, blocks, nearest
 
 # Of all tests of a verdict together: at most 5 % false alarms, though training images come as pairs
 # of mutual neighbors, which makes their test fire more often than it says.
@@ -197,8 +197,9 @@ def fld_gap(
     )
     log_variance = torch.zeros(len(fake), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([log_variance], lr=lr)
+    small = list(blocks(flat, fake)) if len(flat) * len(fake) <= BLOCK else None
     for _ in range(epochs):
-        for _, block in blocks(flat, fake):
+        for _, block in small or blocks(flat, fake):
             optimizer.zero_grad()
             loss = -_log_likelihood(block, log_variance, flat.shape[1]).mean()
             (log_variance.grad,) = torch.autograd.grad(loss, log_variance)

@@ -1,33 +1,68 @@
 """A set of scores under one protocol: which images, how many, by which extractor."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from mbgan.images import Rows
 from mbgan.latents import seed_of
+from mbgan.metrics import histology, kernel, memorization
 from mbgan.metrics.distances import diversity, fid, inception_score
 from mbgan.metrics.features import Extractor, Features
 from mbgan.metrics.floor import halves
-from mbgan.metrics.kernel import Kernels, interval, kid, permutation_p
 from mbgan.metrics.neighbors import density_coverage, precision_recall
 
-Score = Callable[[Features, Features], float]  # of reals and fakes
-VERSION = 2  # of the form of `Suite.full`
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images and what an extractor sees in them."""
+
+    images: Tensor  # [N, 3, S, S], uint8
+    seen: Features
+
+    def part(self, rows: Any) -> "Sample":
+        """Return some of the images, by their places or a mask."""
+        return Sample(self.images[rows], Features(*(values[rows] for values in self.seen)))
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training images, as scores of memorization want them."""
+
+    images: Tensor  # [N, 3, S, S], uint8
+    features: Tensor  # [8, N, F] in the eight poses, see `memorization.poses`
+
+    def part(self, rows: Any) -> "Training":
+        """Return some of the images, by their places or a mask."""
+        return Training(self.images[rows], self.features[:, rows])
+
+
+class Score(NamedTuple):
+    """A number that compares reals and fakes by their features, and the range it cannot leave."""
+
+    of: Callable[[Features, Features], float]
+    low: float = 0.0
+    high: float = INFINITY
+
+
 QUICK: dict[str, Score] = {
-    "kid": lambda real, fake: kid(real.features, fake.features),
-    "fid": lambda real, fake: fid(real.features, fake.features),
-    "inception_score": lambda real, fake: inception_score(fake.logits),
-    "diversity": lambda real, fake: diversity(real.features, fake.features),
+    "kid": Score(lambda real, fake: kernel.kid(real.features, fake.features), low=-INFINITY),
+    "fid": Score(lambda real, fake: fid(real.features, fake.features)),
+    "inception_score": Score(lambda _, fake: inception_score(fake.logits), low=1.0),
+    "diversity": Score(lambda real, fake: diversity(real.features, fake.features)),
 }
 FULL = QUICK | {
-    "precision": lambda real, fake: precision_recall(real.features, fake.features)[0],
-    "recall": lambda real, fake: precision_recall(real.features, fake.features)[1],
-    "density": lambda real, fake: density_coverage(real.features, fake.features)[0],
-    "coverage": lambda real, fake: density_coverage(real.features, fake.features)[1],
+    "precision": Score(lambda r, f: precision_recall(r.features, f.features)[0], high=1.0),
+    "recall": Score(lambda r, f: precision_recall(r.features, f.features)[1], high=1.0),
+    "density": Score(lambda r, f: density_coverage(r.features, f.features)[0]),
+    "coverage": Score(lambda r, f: density_coverage(r.features, f.features)[1], high=1.0),
 }
 
 
@@ -38,20 +73,28 @@ class Suite:
         extractor: turns images into features.
         max_images: at most this many images on each side; None for all that are held out.
         floor_splits: random half splits of the reals for the real-vs-real floor in `full`.
+        nucleus_px: diameter of a usual nucleus for the histology in `full`, px; None to find it
+            in the real images.
 
     Raises:
-        ValueError: if max_images is under 2 or floor_splits negative.
+        ValueError: if max_images is under 2, floor_splits negative or nucleus_px under 2.
     """
 
     def __init__(
-        self, extractor: Extractor, max_images: int | None = None, floor_splits: int = 0
+        self,
+        extractor: Extractor,
+        max_images: int | None = None,
+        floor_splits: int = 0,
+        nucleus_px: float | None = None,
     ) -> None:
         if max_images is not None and max_images < 2:
             raise ValueError(f"metrics.max_images must be null or at least 2, got {max_images}")
         if floor_splits < 0:
             raise ValueError(f"metrics.floor_splits must be at least 0, got {floor_splits}")
+        if nucleus_px is not None and not nucleus_px >= 2:
+            raise ValueError(f"metrics.nucleus_px must be null or at least 2, got {nucleus_px}")
         self.extractor, self.max_images = extractor, max_images
-        self.floor_splits = floor_splits
+        self.floor_splits, self.nucleus_px = floor_splits, nucleus_px
 
     def rows(self, n: int) -> np.ndarray:
         """Return which of n held-out images scores are taken against, in order.
@@ -68,105 +111,158 @@ class Suite:
 
     def scores(self, real: Features, fake: Features) -> dict[str, float]:
         """Return each quick score of the fakes, keyed by its name and the extractor's."""
-        return {f"{key}/{self.extractor.name}": score(real, fake) for key, score in QUICK.items()}
+        return {self.key(name): score.of(real, fake) for name, score in QUICK.items()}
+
+    def key(self, name: str) -> str:
+        """Return a score's key: no two extractors' numbers meet under one."""
+        return f"{name}/{self.extractor.name}"
 
     def full(
-        self, real: Features, fake: Features, patients: Sequence[str] | None = None
+        self,
+        real: Sample,
+        fake: Sample,
+        train: Training | None = None,
+        patients: Sequence[str] | None = None,
     ) -> dict[str, dict[str, Any]]:
         """Return each score with all that is known of its uncertainty.
 
-        KID has a 95 % interval over patients, or over images as if they were independent, which
-        is too narrow where patients gave several; and the probability p of so large a distance
-        among images dealt at random. All have the real-vs-real floor, what random parts of the
-        reals, of whole patients, score against each other at half of n_real or less. A score that
-        so few images do not have stands as null, with the reason.
+        `interval` holds 95 %: of KID and histology by the bootstrap, of the others by the spread
+        among random halves of both sides (Shao & Wu 1989). Reals are drawn by patients, or as if
+        they were independent, which is too narrow where patients gave several. `floor` is what
+        halves of the reals score against each other, with n_each on a side, and beside it the
+        mean of halves of the fakes against halves of the reals. `p` is how likely so large
+        a KID is among images dealt at random, or, of copy_test, distances to training images as
+        small as the fakes'. A score that these images do not have stands as null, with the reason.
 
         Args:
-            real: of n_real images.
-            fake: of n_fake images.
+            real: n_real held-out images.
+            fake: n_fake images.
+            train: what the generator learned from; None leaves out scores of memorization.
             patients: of the real images [n_real]; None if unknown.
         """
+        n_real, n_fake = len(real.images), len(fake.images)
+        over = "images" if patients is None else "patients"
+        splits = half_splits(real.seen, fake.seen, patients, self.floor_splits)
         result: dict[str, dict[str, Any]] = {}
-        groups = list(map(str, range(len(real.features)))) if patients is None else patients
-        splits = [
-            tuple(Features(*(values[rows] for values in real)) for rows in pair)
-            for pair in halves(groups, len(groups), self.floor_splits)
-        ]
-        for key, score in FULL.items():
-            entry = result[f"{key}/{self.extractor.name}"] = measured(score, real, fake)
-            if splits and entry["value"] is not None and key != "inception_score":
-                entry["floor"] = floor(score, splits)
-        if min(len(real.features), len(fake.features)) >= 3:
-            entry = result[f"kid/{self.extractor.name}"]
-            kernels = Kernels.of(real.features, fake.features)
-            known = None if patients is None else np.asarray(patients)
-            entry["interval"] = interval(kernels, known)
-            entry["interval_over"] = "images" if patients is None else "patients"
-            entry["p"] = permutation_p(kernels)
-        return result
+        for name, score in (FULL | against(train)).items():
+            entry = result[self.key(name)] = measured(score, real.seen, fake.seen)
+            if entry["value"] is not None and splits:
+                entry |= among_halves(score, entry["value"], splits) | {"interval_over": over}
+        if min(n_real, n_fake) >= 3:
+            kernels = kernel.Kernels.of(real.seen.features, fake.seen.features)
+            names = None if patients is None else np.asarray(patients)
+            entry = {"interval": list(kernel.interval(kernels, names)), "interval_over": over}
+            result[self.key("kid")] |= entry | {"p": kernel.permutation_p(kernels)}
+        if train is not None:
+            result[self.key("copy_test")] = copy_test(real.seen, fake.seen, train)
+        wide = real.seen.features.shape[1]
+        if min(n_real, n_fake) <= wide:
+            result[self.key("fid")]["note"] = (
+                f"mostly bias, as there are no more images than features ({wide})"
+            )
+        result[self.key("inception_score")]["note"] = (
+            "1 is the least; near it for one tissue, whatever the images"
+        )
+        return result | self.histology(real.images, fake.images, patients)
 
-    def part(
-        self, real: Features, fake: Features, rows: Tensor, patients: Sequence[str] | None = None
-    ) -> dict[str, Any]:
-        """Return n and the scores in `full` of some rows [n], or the reason why there are none."""
-        n = int(rows.sum())
-        if n < 2:
-            return {"n": n, "scores": {}, "reason": f"scores need 2 held-out images, got {n}"}
-        real, fake = (Features(*(values[rows] for values in side)) for side in (real, fake))
-        if patients is not None:
-            patients = [patients[i] for i in rows.nonzero().flatten().tolist()]
-        return {"n": n, "scores": self.full(real, fake, patients)}
+    def histology(
+        self, real: Tensor, fake: Tensor, patients: Sequence[str] | None
+    ) -> dict[str, dict[str, Any]]:
+        """Return the distance of each statistic of the tissue, see `histology.compare`."""
+        try:
+            nucleus_px = self.nucleus_px or histology.typical_nucleus(real)
+            real_values, fake_values = (
+                histology.measure(images, nucleus_px, jobs=-1) for images in (real, fake)
+            )
+        except ValueError as error:
+            return {"histology": {"value": None, "reason": str(error)}}
+        found = histology.compare(
+            real_values, fake_values, patients, floor_splits=self.floor_splits
+        )
+        return {f"histology/{name}": {"value": None} | entry for name, entry in found.items()}
+
+
+def against(train: Training | None) -> dict[str, Score]:
+    """Return scores of memorization, for a generator that learned from these images.
+
+    Their floor, real images in place of fakes, says what is usual.
+    """
+    if train is None:
+        return {}
+    known = train.features
+    return {
+        "authenticity": Score(lambda _, f: memorization.authenticity(known, f.features), high=1.0),
+        "fld_gap": Score(
+            lambda r, f: memorization.fld_gap(known, r.features, f.features), low=-INFINITY
+        ),
+    }
+
+
+def copy_test(real: Features, fake: Features, train: Training) -> dict[str, Any]:
+    """Return z and p of `memorization.copy_test`, or the reason why there are none."""
+    try:
+        found = memorization.copy_test(train.features, real.features, fake.features)
+    except ValueError as error:
+        return {"value": None, "reason": str(error)}
+    return {"value": found.z, "p": found.p}
+
+
+def verdict(real: Sample, fake: Sample, train: Training) -> dict[str, Any]:
+    """Return whether fakes are copies, and by which rule; or the reason why nobody can tell."""
+    n_train = len(train.images)
+    sides = train.features, real.seen.features, fake.seen.features
+    try:
+        found = memorization.verdict(*sides, (train.images, real.images, fake.images))
+    except ValueError as error:
+        return {"verdict": None, "reason": str(error), "n_train": n_train}
+    numbers = asdict(found)
+    return {"verdict": numbers.pop("word"), "n_train": n_train} | numbers
 
 
 def measured(score: Score, real: Features, fake: Features) -> dict[str, Any]:
     """Return a score's value, or None and the reason why these images have none."""
     try:
-        return {"value": score(real, fake)}
+        return {"value": score.of(real, fake)}
     except ValueError as error:
         return {"value": None, "reason": str(error)}
 
 
-def floor(score: Score, splits: Sequence[tuple[Features, ...]]) -> dict[str, Any]:
-    """Return what a score says of real images against real ones, with its range."""
-    sizes = [len(a.features) for a, _ in splits]
-    values = [measured(score, a, b)["value"] for a, b in splits]
-    values = [value for value in values if value is not None]
-    if not values:
-        return {"mean": None, "range": None, "n_each": min(sizes), "splits": 0}
-    spread = {"mean": float(np.mean(values)), "range": [min(values), max(values)]}
-    return spread | {"n_each": min(sizes), "splits": len(values)}
+Splits = Sequence[tuple[Features, Features, Features]]  # of the reals, both halves; of fakes, one
 
 
-def table(result: dict[str, Any]) -> str:
-    """Return a scored run (the content of scores.json) as lines for the terminal."""
-    lines = [
-        f"{result['magnification']}, {result['images_seen']} images seen, "
-        f"checkpoint {result['checkpoint']}; n_real {result['n_real']}, n_fake {result['n_fake']}, "
-        f"extractor {result['extractor']} ({result['extractor_sha256'][:12]})",
-        f"{'score':34} {'value':>10}  {'95 % interval':22}{'p':7}real-vs-real floor (range)",
+def half_splits(
+    real: Features, fake: Features, patients: Sequence[str] | None, times: int
+) -> Splits:
+    """Return random halves of both sides; patients are on one side of a split of the reals."""
+
+    def taken(side: Features, rows: Any) -> Features:
+        return Features(*(values[rows] for values in side))
+
+    n_real, n_fake = len(real.features), len(fake.features)
+    of_reals = halves(patients or list(map(str, range(n_real))), n_real, times)
+    of_fakes = halves(list(map(str, range(n_fake))), n_fake, times)
+    return [
+        (taken(real, a), taken(real, b), taken(fake, c))
+        for (a, b), (c, _) in zip(of_reals, of_fakes, strict=False)
     ]
-    if result["critic_extractor"] == result["extractor"]:
-        lines.insert(1, "the critic learned by this extractor, so these scores flatter the run")
-    lines += _lines(result["scores"])
-    for name, part in result["by_condition"].items():
-        lines.append(f"{name}: " + part.get("reason", f"n {part['n']} on each side"))
-        lines += _lines(part["scores"])
-    return "\n".join(lines)
 
 
-def _lines(scores: dict[str, dict[str, Any]]) -> list[str]:
-    lines = []
-    for key, score in scores.items():
-        if score["value"] is None:
-            lines.append(f"{key:34} {'-':>10}  {score['reason']}")
-            continue
-        interval, floor = "-", "-"
-        if "interval" in score:
-            interval = "{:.4g} .. {:.4g}".format(*score["interval"])
-        if score.get("floor", {}).get("splits"):
-            floor = "{mean:.4g} ({range[0]:.4g} .. {range[1]:.4g}) at n = {n_each}"
-            floor = floor.format(**score["floor"])
-        p = f"{score['p']:.3f}" if "p" in score else "-"
-        note = "  (about 1 for one tissue)" if key.startswith("inception_score") else ""
-        lines.append(f"{key:34} {score['value']:10.4g}  {interval:22}{p:7}{floor}{note}")
-    return lines
+def among_halves(score: Score, value: float, splits: Splits) -> dict[str, Any]:
+    """Return the 95 % interval of a value and what it can be compared with, from random halves.
+
+    A half drawn without replacement lies about as far from its sample as that from its
+    distribution. The interval is around the value of all, as halves have another bias.
+    """
+    n_each = min(len(a.features) for a, _, _ in splits)
+    fakes, reals = (
+        [v for pair in pairs if (v := measured(score, *pair)["value"]) is not None]
+        for pairs in ([(a, c) for a, _, c in splits], [(a, b) for a, b, _ in splits])
+    )
+    found: dict[str, Any] = {"floor": {"n_each": n_each, "splits": len(reals)}}
+    if len(fakes) > 1:
+        reach = float(student.ppf(0.975, len(fakes) - 1) * np.std(fakes, ddof=1))
+        found["interval"] = [max(score.low, value - reach), min(score.high, value + reach)]
+    if fakes and reals:
+        found["floor"] |= {"mean": float(np.mean(reals)), "range": [min(reals), max(reals)]}
+        found["floor"]["of_fakes"] = float(np.mean(fakes))
+    return found

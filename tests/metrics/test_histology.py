@@ -177,7 +177,7 @@ def test_patients_who_differ_widen_interval_and_floor():
     alone, grouped = (compare({"hue": x}, {"hue": y}, g)["hue"] for g in (None, patients))
     assert np.ptp(grouped["interval"]) > 1.5 * np.ptp(alone["interval"])
     assert grouped["floor"]["mean"] > 2 * alone["floor"]["mean"]
-    assert (alone["interval_over"], grouped["interval_over"]) == ("images", "groups")
+    assert (alone["interval_over"], grouped["interval_over"]) == ("images", "patients")
 
 
 def test_what_cannot_be_compared_is_left_out_with_the_reason():

@@ -6,13 +6,27 @@ import pytest
 import torch
 
 from mbgan.metrics.features import Features
-from mbgan.metrics.suite import FULL, Suite, table
+from mbgan.metrics.suite import (
+    FULL,
+    Sample,
+    Score,
+    Suite,
+    Training,
+    among_halves,
+    half_splits,
+    verdict,
+)
 
 
 def side(n, seed, shift=0.0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 8, generator=generator, dtype=torch.float64) + shift
-    return Features(x, x)
+    images = torch.randint(0, 256, (n, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    return Sample(images, Features(x, x))
+
+
+def training(sample):
+    return Training(sample.images, sample.seen.features[None])
 
 
 @pytest.fixture
@@ -20,15 +34,46 @@ def suite():
     return Suite(SimpleNamespace(name="pixels"), floor_splits=4)
 
 
-def test_every_score_but_the_inception_score_has_its_floor_at_half_of_the_reals(suite):
-    result = suite.full(side(40, seed=0), side(40, seed=1))
-    assert set(result) == {f"{name}/pixels" for name in FULL}
+def test_every_score_has_an_interval_around_it_and_its_floor_at_half_of_the_reals(suite):
+    result = suite.full(side(40, seed=0), side(40, seed=1), training(side(30, seed=2)))
+    assert set(result) - {"histology"} == {
+        f"{name}/pixels" for name in (*FULL, "authenticity", "fld_gap", "copy_test")
+    }
+    assert 0 <= result.pop("copy_test/pixels")["p"] <= 1
     for key, score in result.items():
-        assert ("floor" in score) != key.startswith("inception_score")
-        if "floor" in score:
-            assert (score["floor"]["n_each"], score["floor"]["splits"]) == (20, 4)
-            low, high = score["floor"]["range"]
-            assert low <= score["floor"]["mean"] <= high
+        if key == "histology":
+            continue
+        assert (score["floor"]["n_each"], score["floor"]["splits"]) == (20, 4)
+        low, high = score["floor"]["range"]
+        assert low <= score["floor"]["mean"] <= high
+        assert score["interval"][0] <= score["value"] <= score["interval"][1]
+        assert score["interval_over"] == "images"
+
+
+def test_the_interval_of_a_mean_is_that_of_students_t():
+    """Halves of n images lie as far from their mean, s / sqrt n, as it lies from the truth."""
+    real, fake = side(100, seed=0).seen, side(400, seed=1).seen
+    mean = Score(lambda _, fake: float(fake.features[:, 0].mean()), low=-torch.inf)
+    value = mean.of(real, fake)
+    low, high = among_halves(mean, value, half_splits(real, fake, None, 400))["interval"]
+    expected = 1.96 * float(fake.features[:, 0].std()) / 400**0.5
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.12)
+    assert (low + high) / 2 == pytest.approx(value)
+
+
+def test_an_interval_does_not_leave_the_range_of_its_score():
+    real, fake = side(40, seed=0).seen, side(40, seed=1).seen
+    share = Score(lambda _, fake: float((fake.features[:, 0] < 1.9).double().mean()), high=1.0)
+    found = among_halves(share, share.of(real, fake), half_splits(real, fake, None, 20))
+    assert found["interval"][1] == 1.0
+
+
+def test_the_floor_stands_beside_fakes_at_the_same_number_of_images(suite):
+    """FID of half the images is larger by its bias, on both sides of the comparison alike."""
+    fid = suite.full(side(40, seed=0), side(40, seed=1))["fid/pixels"]
+    assert fid["floor"]["of_fakes"] > 1.2 * fid["value"]
+    low, high = fid["floor"]["range"]
+    assert 0.5 * low < fid["floor"]["of_fakes"] < 2 * high
 
 
 def test_kid_has_its_interval_and_p_also_for_unequal_numbers(suite):
@@ -39,10 +84,27 @@ def test_kid_has_its_interval_and_p_also_for_unequal_numbers(suite):
 
 def test_patients_are_resampled_as_a_whole_and_never_split_by_the_floor(suite):
     real, fake = side(40, seed=0), side(40, seed=1)
-    kid = suite.full(real, fake, patients=["a"] * 30 + ["b"] * 10)["kid/pixels"]
-    assert (kid["interval_over"], kid["floor"]["n_each"]) == ("patients", 10)
-    part = suite.part(real, fake, torch.arange(40) < 20, patients=[str(i // 5) for i in range(40)])
-    assert (part["n"], part["scores"]["kid/pixels"]["interval_over"]) == (20, "patients")
+    result = suite.full(real, fake, patients=["a"] * 30 + ["b"] * 10)
+    for key in ("kid/pixels", "precision/pixels"):
+        assert (result[key]["interval_over"], result[key]["floor"]["n_each"]) == ("patients", 10)
+
+
+def test_the_floor_of_a_memorization_score_is_that_of_held_out_images(suite):
+    """Copies are not authentic; held-out images, of the same distribution, mostly are."""
+    real, train = side(60, seed=0), side(60, seed=1)
+    scores = suite.full(real, train, training(train))
+    assert scores["authenticity/pixels"]["value"] == 0
+    assert scores["authenticity/pixels"]["floor"]["mean"] > 0.3
+    assert scores["copy_test/pixels"]["p"] < 1e-6
+
+
+def test_the_verdict_names_copies_or_says_why_nobody_can_tell():
+    real, train = side(60, seed=0), side(60, seed=1)
+    assert verdict(real, train, training(train))["verdict"] == "copying"
+    assert verdict(real, side(60, seed=2), training(train))["verdict"] == "fine"
+    one = verdict(real, side(60, seed=2), training(train.part([0])))
+    assert (one["verdict"], one["n_train"]) == (None, 1)
+    assert "at least 2 images" in one["reason"]
 
 
 def test_a_score_that_few_images_do_not_have_stands_with_the_reason(suite):
@@ -50,8 +112,16 @@ def test_a_score_that_few_images_do_not_have_stands_with_the_reason(suite):
     assert result["kid/pixels"]["value"] is not None
     assert result["density/pixels"]["value"] is None
     assert "need more than 5 images, got 4" in result["density/pixels"]["reason"]
-    head = {"magnification": "10x", "images_seen": 1, "checkpoint": "best", "by_condition": {}}
-    head |= {"n_real": 4, "n_fake": 4, "extractor": "pixels", "critic_extractor": None}
-    lines = table(head | {"extractor_sha256": "0" * 64, "scores": result})
-    assert "density/pixels" in lines
-    assert "need more than 5 images, got 4" in lines
+    assert result["histology"]["value"] is None
+    assert "at least 64 px" in result["histology"]["reason"]
+
+
+def test_fewer_images_than_features_are_noted_beside_fid(suite):
+    assert "bias" in suite.full(side(8, seed=0), side(40, seed=1))["fid/pixels"]["note"]
+    assert "note" not in suite.full(side(9, seed=0), side(40, seed=1))["fid/pixels"]
+
+
+@pytest.mark.parametrize(("setting", "rule"), [("max_images", 2), ("nucleus_px", 2)])
+def test_settings_out_of_range_are_refused(setting, rule):
+    with pytest.raises(ValueError, match=f"metrics.{setting} must be null or at least {rule}"):
+        Suite(SimpleNamespace(name="pixels"), **{setting: 1})
