@@ -1,14 +1,8 @@
 """What a pathologist asks of an image: its stain, its glass, its sharpness, its nuclei.
 
 `measure` turns images into one number per image and statistic, `compare` sets those of fakes
-beside those of reals. Nuclei are validated on drawn images, 10x and 100x, where they are known:
-on average their number is within 10 % and the nuclear-cytoplasmic ratio within 0.05. On real
-images they are not: where cytoplasm holds as much hematoxylin as nuclei (deep blue epithelium),
-it is cut into pieces that count as nuclei. Look at `find_nuclei` of a few before you believe them.
-
-Densities are natural optical densities: -ln of the share of the light that tissue lets through.
-The light is read from each image, as the 99th percentile of each channel (as in
-`mbgan.data.stain`): an image without any glass comes out paler than it is, real or fake alike.
+beside those of reals. How nuclei are found, and how far to believe them, is in
+`mbgan.metrics.nuclei`. Densities are natural optical densities under the light of each image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +14,20 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.stats import wasserstein_distance
-from skimage.feature import peak_local_max
-from skimage.filters import threshold_otsu
-from skimage.segmentation import watershed
 
 from mbgan.latents import seed_of
 from mbgan.metrics.floor import halves
-from mbgan.stains import EOSIN, HEMATOXYLIN
+from mbgan.metrics.nuclei import (
+    MIN_TISSUE,
+    TISSUE,
+    TO_AMOUNTS,
+    arrays_of,
+    check_images,
+    light_of,
+    optical_density,
+    segment,
+    shapes,
+)
 
 STATISTICS = {
     "light": "level of the clearest parts, mean of the channels, 0..255",
@@ -43,16 +44,6 @@ STATISTICS = {
     "eccentricity": "median of the nuclei; 0 is a circle, 1 a line",
     "nc_ratio": "nuclear-cytoplasmic ratio: nuclear area over tissue area",
 }
-SMALLEST = 64  # px a side
-DARK = 32  # level below which the clearest parts of an image are no light
-TISSUE = 0.15  # least mean density of tissue; between GLASS and TISSUE of mbgan.data.stain
-MIN_TISSUE = 0.01  # share of the image, as in mbgan.data.stain
-# Nuclei hold at least this much more hematoxylin than other tissue. Of noise that is split in two
-# the parts are 0.05 apart; of the phantom's palest nuclei (Purkinje cells) and cytoplasm, 0.35.
-CONTRAST = 0.2
-BASIS = np.array([HEMATOXYLIN, EOSIN, np.cross(HEMATOXYLIN, EOSIN)])
-TO_AMOUNTS = np.linalg.inv(BASIS / np.linalg.norm(BASIS, axis=1, keepdims=True))[:, :2]  # [3, 2]
-
 Values = NDArray[np.float64]  # [N], nan where an image has no such statistic
 
 
@@ -72,64 +63,14 @@ def measure(images: torch.Tensor, nucleus_px: float, jobs: int = 1) -> dict[str,
     Raises:
         ValueError: if the images are no such images, or nucleus_px is under 2.
     """
-    _check_images(images)
+    check_images(images)
     if not nucleus_px >= 2:
         raise ValueError(
             f"nucleus_px must be at least 2 px, got {nucleus_px}; smaller nuclei cannot be told "
             "apart: use larger images or a higher magnification"
         )
-    rows = Parallel(n_jobs=jobs)(delayed(_measure)(rgb, nucleus_px) for rgb in _arrays(images))
+    rows = Parallel(n_jobs=jobs)(delayed(_measure)(rgb, nucleus_px) for rgb in arrays_of(images))
     return {name: np.array([row.get(name, np.nan) for row in rows]) for name in STATISTICS}
-
-
-def typical_nucleus(images: torch.Tensor, most: int = 32) -> float:
-    """Return the diameter of a usual nucleus in px, as the scale at which hematoxylin varies most.
-
-    A disk of radius r answers strongest to the scale-normalized Laplacian at sigma = r / sqrt 2
-    (Lindeberg 1998, IJCV 30:79, sec. 5). The variance of that answer over an image, relative to
-    its largest and averaged over images, is greatest at the nuclei's scale. From 3 px to a
-    quarter of the side; at 3 px, groups of smaller nuclei may count as one. Fine texture draws it
-    down: of oral mucosa at 400x it finds 4 px where nuclei have about 11. Where um per pixel are
-    known, 7 um over them is the better guess.
-
-    Args:
-        images: real ones [N, 3, H, W], uint8.
-        most: an even choice of at most so many is looked at.
-
-    Raises:
-        ValueError: if the images are no such images, or none has tissue.
-    """
-    _check_images(images)
-    chosen, answers = images[:: -(-len(images) // most)], []
-    diameters = np.geomspace(3, min(images.shape[2:]) / 4, 16)
-    for rgb in _arrays(chosen):
-        density = _density(rgb)
-        if density is None or (density.mean(2) > TISSUE).mean() < MIN_TISSUE:
-            continue
-        amount = (density @ TO_AMOUNTS)[..., 0]
-        sigmas = diameters / 8**0.5
-        answer = np.array([s * s * ndimage.gaussian_laplace(amount, s).std() for s in sigmas])
-        answers.append(answer / answer.max())
-    if not answers:
-        raise ValueError(f"nuclei need tissue, found none in {len(chosen)} images; set nucleus_px")
-    return float(diameters[np.mean(answers, axis=0).argmax()])
-
-
-def find_nuclei(rgb: NDArray[np.uint8], nucleus_px: float) -> NDArray[np.int32]:
-    """Return the number of the nucleus at each pixel [H, W], from 1; 0 where there is none.
-
-    Hematoxylin is unmixed (Ruifrok & Johnston 2001) and split by Otsu's threshold within tissue.
-    Peaks of the distance to the border, and a little of darkness, are one nucleus each; watershed
-    gives them their pixels.
-
-    Args:
-        rgb: image [H, W, 3].
-        nucleus_px: diameter of a usual nucleus, px; sets smoothing and least distance.
-    """
-    density = _density(rgb)
-    if density is None:
-        return np.zeros(rgb.shape[:2], np.int32)
-    return _segment(density, density.mean(2) > TISSUE, nucleus_px)
 
 
 def compare(
@@ -223,12 +164,12 @@ class _Distances:
 
 
 def _measure(rgb: NDArray[np.uint8], nucleus_px: float) -> dict[str, float]:
-    density = _density(rgb)
+    density = optical_density(rgb)
     if density is None:
         return {}
     tissue = density.mean(2) > TISSUE
     row = {
-        "light": float(_light(rgb).mean()),
+        "light": float(light_of(rgb).mean()),
         "background": 1 - tissue.mean(),
         "gaps": (ndimage.binary_fill_holes(tissue) & ~tissue).mean(),
         **_spectrum(rgb),
@@ -242,65 +183,18 @@ def _measure(rgb: NDArray[np.uint8], nucleus_px: float) -> dict[str, float]:
     # Cut where H&E has no color, so that no red lies at both ends.
     hue = np.degrees(np.arctan2(3**0.5 * (green - blue), 2 * red - green - blue))
     row["hue"] = (hue - 90) % 360 + 90
-    label = _segment(density, tissue, nucleus_px)
+    label = segment(density, tissue, nucleus_px)
     row["nuclei"] = float(label.max())
     row["nuclear_density"] = row["nuclei"] / tissue.sum() * 1e4
     # Cell borders do not show in H&E, so that tissue stands for the cells. This is the ratio of
     # cytology, nuclear over whole cell, in [0, 1] (Vaickus & Tambouret 2015, Cancer Cytopathol
     # 123:524), not nuclear over cytoplasmic area, which has no bound where cells press.
     row["nc_ratio"] = (label > 0).sum() / tissue.sum()
-    area, eccentricity = _shapes(label)
+    area, eccentricity = shapes(label)
     if len(area):
         row["nuclear_area"] = float(np.median(area))
         row["eccentricity"] = float(np.median(eccentricity))
     return row
-
-
-def _segment(
-    density: NDArray[np.floating], tissue: NDArray[np.bool_], nucleus_px: float
-) -> NDArray[np.int32]:
-    none = np.zeros(tissue.shape, np.int32)
-    if tissue.mean() < MIN_TISSUE:
-        return none
-    amount = ndimage.gaussian_filter((density @ TO_AMOUNTS)[..., 0], 0.1 * nucleus_px)
-    # The square root evens the wide spread of nuclei with the narrow one of cytoplasm: without it
-    # the threshold lies too high, and nuclei lose 8 % of the tissue at 10x.
-    root = np.sqrt(np.maximum(amount, 0))
-    nuclear = (root > threshold_otsu(root[tissue])) & tissue
-    rest = tissue & ~nuclear
-    if not nuclear.any() or amount[nuclear].mean() - amount[rest].mean() < CONTRAST:
-        return none
-    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(nuclear), 0.1 * nucleus_px)
-    # In nuclei of few pixels many are equally deep: darkness tells their centers.
-    height = depth / nucleus_px + 0.15 * root / root[nuclear].mean()
-    apart = max(1, round(0.3 * nucleus_px))
-    peaks = peak_local_max(height, apart, labels=nuclear.astype(np.int32), exclude_border=False)
-    seeds = none.copy()
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    label = watershed(-height, seeds, mask=nuclear)
-    sizes = np.bincount(label.ravel())
-    kept = sizes >= 0.1 * np.pi / 4 * nucleus_px**2  # specks are no nuclei
-    kept[0] = False
-    return np.asarray((np.cumsum(kept) * kept)[label], np.int32)
-
-
-def _shapes(label: NDArray[np.int32]) -> tuple[Values, Values]:
-    """Return area [K] and eccentricity [K] of the nuclei that do not reach the image's border.
-
-    As scikit-image's regionprops has them, from second moments, which takes 50 times as long.
-    """
-    y, x = np.nonzero(label)
-    of, n = label[y, x], int(label.max()) + 1
-    area = np.bincount(of, minlength=n)
-    count = np.maximum(area, 1)
-    dx, dy = (v - (np.bincount(of, v, n) / count)[of] for v in (x, y))
-    xx, yy, xy = (np.bincount(of, v, n) / count for v in (dx * dx, dy * dy, dx * dy))
-    xx, yy = xx + 1 / 12, yy + 1 / 12  # a pixel is a square, not a point
-    spread = np.hypot((xx - yy) / 2, xy)
-    middle = (xx + yy) / 2
-    border = np.concatenate([label[0], label[-1], label[:, 0], label[:, -1]])
-    whole = np.setdiff1d(np.arange(1, n), border)
-    return area[whole], np.sqrt(2 * spread / (middle + spread))[whole]
 
 
 def _spectrum(rgb: NDArray[np.uint8]) -> dict[str, float]:
@@ -320,30 +214,3 @@ def _spectrum(rgb: NDArray[np.uint8]) -> dict[str, float]:
     slope = np.polyfit(np.log(rings), np.log(mean[rings] + 1e-12), 1)[0]
     share = power[radius >= 0.75].sum() / power.sum()
     return {"spectrum_slope": float(slope), "high_frequency": float(np.log10(share + 1e-12))}
-
-
-def _light(rgb: NDArray[np.uint8]) -> NDArray[np.floating]:
-    return np.percentile(rgb, 99, axis=(0, 1))
-
-
-def _density(rgb: NDArray[np.uint8]) -> NDArray[np.floating] | None:
-    """Return optical densities [H, W, 3], or None of an image that is constant or has no light."""
-    light = _light(rgb)
-    if light.min() < DARK or not np.ptp(rgb.reshape(-1, 3), axis=0).any():
-        return None
-    return np.asarray(-np.log((rgb + 1.0) / (light + 1)))  # of glass about 0
-
-
-def _arrays(images: torch.Tensor) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def _check_images(images: torch.Tensor) -> None:
-    shape = list(images.shape)
-    if images.dtype != torch.uint8 or images.ndim != 4 or shape[1] != 3 or not shape[0]:
-        raise ValueError(
-            f"images must be [N, 3, H, W] uint8, got {shape} {images.dtype}; "
-            "mbgan.images.to_uint8 converts"
-        )
-    if min(shape[2:]) < SMALLEST:
-        raise ValueError(f"images must be at least {SMALLEST} px a side, got {shape[2:]}")

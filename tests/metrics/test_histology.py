@@ -6,7 +6,8 @@ import torch
 from scipy import ndimage
 
 from mbgan.data.phantom import draw_image
-from mbgan.metrics.histology import STATISTICS, compare, find_nuclei, measure, typical_nucleus
+from mbgan.metrics.histology import STATISTICS, compare, measure
+from mbgan.metrics.nuclei import find_nuclei, typical_nucleus
 from mbgan.stains import EOSIN, HEMATOXYLIN
 
 
@@ -65,6 +66,16 @@ def test_touching_nuclei_are_two_and_cut_ones_have_no_area():
     cut = measure(tensor(ellipses([(60, 0)], 8, 8)[0]), 16)
     assert cut["nuclei"][0] == 1
     assert np.isnan(cut["nuclear_area"][0])
+
+
+def test_nuclei_are_told_from_cytoplasm_that_grows_as_blue_as_those_elsewhere():
+    """Any one threshold takes the lower half for one nucleus, or misses those of the upper."""
+    _, inside = ellipses(GRID, 8, 8)
+    row = np.mgrid[:128, :128][0]
+    picture = stained((row >= 8) * (0.1 + row / 128 + 0.7 * inside), (row >= 8) * 0.5)
+    found = measure(tensor(picture), nucleus_px=16)
+    assert found["nuclei"][0] == len(GRID)
+    assert found["nc_ratio"][0] == pytest.approx(inside.sum() / (120 * 128), abs=0.05)
 
 
 @pytest.mark.parametrize("radius", [3, 6, 10])
