@@ -5,11 +5,12 @@ Every rank of a distributed run has all features, so the metrics have nothing to
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
-from mbgan.latents import seed_of
+from mbgan.latents import generator_of, seed_of
 
 
 class Given(nn.Identity):
@@ -52,6 +53,45 @@ def diversity(real: Tensor, fake: Tensor) -> float:
     return float(nearest[0] / nearest[1])
 
 
+def vendi(x: Tensor) -> float:
+    """Return how many images, all unlike each other, would be as diverse as these (Vendi score).
+
+    exp of the entropy of the eigenvalues of K / N, K the cosines of features (Friedman & Dieng
+    2023, def. 3.1): 1 for equal images, N for orthogonal ones. It grows with N.
+
+    Args:
+        x: features [N, F], at least one, none of them 0.
+
+    Raises:
+        ValueError: if there is no image, or one without features.
+    """
+    if not len(x) or not x.any(1).all():
+        raise ValueError(
+            f"vendi needs images with features other than 0, got {len(x)} images, "
+            f"{int((~x.any(1)).sum())} of them with none"
+        )
+    unit = F.normalize(x.double())
+    kernel = unit @ unit.T if len(x) <= x.shape[1] else unit.T @ unit  # the same eigenvalues
+    return float(torch.special.entr(torch.linalg.eigvalsh(kernel / len(x)).clamp(0, 1)).sum().exp())
+
+
+def vendi_ratio(real: Tensor, fake: Tensor) -> float:
+    """Return the Vendi score of the fakes over the reals' own, at equal n.
+
+    About 1 for equal distributions; the larger side gives a random part.
+
+    Args:
+        real: features [n_real, F], at least 2.
+        fake: features [n_fake, F], at least 2.
+    """
+    check_sizes(real, fake)
+    n, generator = min(len(real), len(fake)), generator_of("vendi")
+    scores = [
+        vendi(settled(x)[torch.randperm(len(x), generator=generator)[:n]]) for x in (fake, real)
+    ]
+    return scores[0] / scores[1]
+
+
 def inception_score(logits: Tensor) -> float:
     """Return exp E[KL(p(y|x) || p(y))] (Salimans et al. 2016); about 1 for a single tissue.
 
@@ -62,7 +102,7 @@ def inception_score(logits: Tensor) -> float:
     metric = InceptionScore(Given(logits.shape[1]), splits=splits, sync_on_compute=False)
     with torch.random.fork_rng(devices=[]):  # torchmetrics shuffles with the global generator
         torch.manual_seed(seed_of("inception_score"))
-        metric.update(logits)
+        metric.update(settled(logits))
         return float(metric.compute()[0])
 
 
@@ -73,6 +113,16 @@ def compare(metric: Metric, real: Tensor, fake: Tensor) -> float:
         metric.update(fake, real=False)
         value = metric.compute()
     return float(value)
+
+
+def settled(x: Tensor) -> Tensor:
+    """Return x [N, ...] in an order of its own, so that a draw of some does not depend on theirs.
+
+    By place along a random direction: by length, say, a draw would be of short or long ones.
+    """
+    flat = x.flatten(1).double()
+    direction = torch.randn(flat.shape[1], generator=generator_of("settled"), dtype=torch.float64)
+    return x[(flat @ direction).argsort(stable=True)]
 
 
 def check_sizes(real: Tensor, fake: Tensor) -> None:

@@ -18,6 +18,7 @@ from scipy.stats import hypergeom, mannwhitneyu, norm
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from mbgan.metrics.axes import principal_axes
 from mbgan.metrics.neighbors import BLOCK, blocks, nearest
 
 # Of all tests of a verdict together: at most 5 % false alarms, though training images come as pairs
@@ -159,9 +160,9 @@ def copy_test(train: Tensor, held_out: Tensor, fake: Tensor, components: int = 6
         ValueError: as `nearest_pose`.
     """
     check(train, held_out=held_out, fake=fake)
-    center, axes = _principal_axes(train.flatten(0, 1), components)
-    reference = (train.flatten(0, 1).double() - center) @ axes
-    distances = [nearest((x.double() - center) @ axes, reference)[0] for x in (fake, held_out)]
+    axes = principal_axes(train.flatten(0, 1), components)
+    reference = axes.project(train.flatten(0, 1))
+    distances = [nearest(axes.project(x), reference)[0] for x in (fake, held_out)]
     n, m = len(fake), len(held_out)
     u = mannwhitneyu(*(d.numpy() for d in distances)).statistic
     z = float((u - n * m / 2) / (n * m * (n + m + 1) / 12) ** 0.5)
@@ -333,16 +334,6 @@ def check(train: Tensor, **sides: Tensor) -> None:
             f"train must hold images that differ, got {train.shape[1]} with equal features; "
             "are they one image, or is the extractor broken?"
         )
-
-
-def _principal_axes(x: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Return the mean [F] of x [N, F] and its first axes [F, components], at most N - 1."""
-    center, covariance = x.double().mean(0), torch.zeros(x.shape[1], x.shape[1]).double()
-    for part in x.split(4096):
-        away = part.double() - center
-        covariance += away.T @ away
-    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)  # largest first
-    return center, axes[:, : min(components, len(x) - 1)]
 
 
 def _log_likelihood(distances: Tensor, log_variance: Tensor, width: int) -> Tensor:
