@@ -210,11 +210,13 @@ def record_config(parts: Parts, cfg: DictConfig, run: Run) -> None:
     Not before: an override beside resume may prove not to fit the checkpoint. What is saved holds
     on another day and from another folder: the extractor that `auto` chose, and absolute paths.
     """
-    extractor = find(parts.trainer, Evaluation).suite.extractor
-    cfg = cfg.copy()
-    weights = {"weights": cfg.extractor.weights} if "weights" in cfg.extractor else {}
-    target = f"{type(extractor).__module__}.{type(extractor).__name__}"
-    cfg.extractor = {"_target_": target} | (weights if extractor.name == "inception" else {})
+    extractor, cfg = find(parts.trainer, Evaluation).suite.extractor, cfg.copy()
+    if cfg.extractor._target_.endswith(".auto"):
+        target = f"{type(extractor).__module__}.{type(extractor).__name__}"
+        weights = {"weights": cfg.extractor.weights} if extractor.name == "inception" else {}
+        cfg.extractor = {"_target_": target} | weights
+    if "weights" in cfg.extractor and cfg.extractor.weights is not None:
+        cfg.extractor.weights = str(Path(cfg.extractor.weights).expanduser().absolute())
     cfg.run_dir, cfg.resume = str(run.folder.absolute()), None
     if parts.origin is not None:
         cfg.init_from = parts.origin["run"]

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -17,6 +19,7 @@ GROUPS = sorted(
     if path.parent.name not in (*OF_PREPARE, "show")
 )
 NEEDS_GPU = {"trainer=gpu", "trainer=ddp"}
+NEEDS_WEIGHTS = {"extractor=inception", "extractor=dinov2", "extractor=local"}
 VERBS = ("prepare", "train", "generate", "evaluate", "explore")
 
 
@@ -52,8 +55,8 @@ def test_every_choice_composes_builds_and_trains_a_batch(
         with pytest.raises(ValueError, match=r"trainer.devices must be at most the number of GPUs"):
             assemble(config("train", overrides))
         return
-    if choice == "extractor=inception" or choice.startswith("experiment"):
-        overrides.append("extractor=efficientnet_lite0")  # test_features loads the other
+    if choice in NEEDS_WEIGHTS or choice.startswith("experiment"):
+        overrides.append("extractor=efficientnet_lite0")  # tests/metrics load the others
     if choice in ("regularizer=none", "regularizer=lecam", "augment=ada"):  # not for Wasserstein
         overrides.append("model=dcgan")
     if choice == "model=projected":  # judged by another network than its critic's
@@ -66,6 +69,19 @@ def test_every_choice_composes_builds_and_trains_a_batch(
     parts.trainer.fit(parts.gan, parts.datamodule)
     assert parts.gan.images_seen >= 4
     assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+
+
+def test_the_saved_config_has_all_that_the_extractor_was_told(config, small, tmp_path, monkeypatch):
+    """A resume or an evaluation from elsewhere would otherwise score by another one."""
+    monkeypatch.setattr(features, "InceptionV3", lambda weights, tap: features.EfficientNetLite0())
+    overrides = [o for o in small if not o.startswith("hydra")]
+    overrides += [f"run_dir={tmp_path}/run", "extractor=inception", "extractor.tap=64"]
+    parts = assemble(cfg := config("train", [*overrides, "extractor.weights=inception.pth"]))
+    record_config(parts, cfg, Run(tmp_path / "run"))
+    parts.trainer.callbacks[-1].on_train_start(parts.trainer, parts.gan)
+    saved = OmegaConf.load(Run(tmp_path / "run").config).extractor
+    assert (saved._target_, saved.tap) == ("mbgan.metrics.features.InceptionV3", 64)
+    assert saved.weights == str(Path("inception.pth").absolute())
 
 
 @pytest.mark.parametrize("group", OF_PREPARE)

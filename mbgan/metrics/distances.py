@@ -97,7 +97,15 @@ def inception_score(logits: Tensor) -> float:
 
     Args:
         logits: class logits [N, classes]; the mean over (up to) 10 equal parts is returned.
+
+    Raises:
+        ValueError: if the extractor has no classes.
     """
+    if logits.shape[1] == 0:
+        raise ValueError(
+            "inception_score needs an extractor with a classifier, got one without; take "
+            "extractor=inception or efficientnet_lite0 for it"
+        )
     splits = min(10, len(logits))
     metric = InceptionScore(Given(logits.shape[1]), splits=splits, sync_on_compute=False)
     with torch.random.fork_rng(devices=[]):  # torchmetrics shuffles with the global generator

@@ -4,11 +4,13 @@ An extractor's name is part of every score's key and its weights' hash is part o
 scores of two extractors are never comparable.
 """
 
+import hashlib
 import logging
 import pickle
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import URLError
@@ -33,7 +35,7 @@ class Features(NamedTuple):
     """What an extractor sees in N images, on the CPU."""
 
     features: Tensor  # [N, F], float64
-    logits: Tensor  # [N, classes], float64
+    logits: Tensor  # [N, classes], float64; [N, 0] of a network without a classifier
 
 
 class Extractor(nn.Module):
@@ -43,21 +45,32 @@ class Extractor(nn.Module):
         name: as it stands in the scores' keys.
         network: the network whose weights are frozen.
         weights: the file they came from.
+        settings: whatever else its features depend on, in words.
+
+    Attributes:
+        sha256: of the weights' file.
+        fingerprint: of the name, the weights and the settings: equal ones give equal features.
     """
 
-    def __init__(self, name: str, network: nn.Module, weights: Path) -> None:
+    def __init__(self, name: str, network: nn.Module, weights: Path, settings: str = "") -> None:
         super().__init__()
-        self.name, self.network = name, network.requires_grad_(False).eval()
+        # A quarter less time for convolutions on a CPU, measured on Inception and Lite0.
+        self.name, self.network = name, network.to(memory_format=torch.channels_last).eval()
+        self.requires_grad_(False)
         self.sha256 = sha256_of(weights)
+        self.fingerprint = hashlib.sha256(repr((name, self.sha256, settings)).encode()).hexdigest()
 
     def train(self, mode: bool = True) -> "Extractor":
         """Stay in eval mode: the statistics of batch norm belong to the weights."""
         return super().train(False)
 
     @torch.no_grad()
-    def extract(self, x: Tensor, batch_size: int = 32) -> Features:
-        """Return the features of images x [N, 3, H, W], uint8."""
-        device = next(self.network.parameters()).device
+    def extract(self, x: Tensor, batch_size: int = 16) -> Features:
+        """Return the features of images x [N, 3, H, W], uint8.
+
+        Batches of 16 are as fast as of 32 on a CPU, with half a gigabyte less for Inception.
+        """
+        device = next(chain(self.parameters(), self.buffers())).device
         with torch.autocast(device.type, enabled=False):
             parts = [self(batch.to(device)) for batch in x.split(batch_size)]
         features, logits = (torch.cat(part).cpu().double() for part in zip(*parts, strict=True))
@@ -65,27 +78,31 @@ class Extractor(nn.Module):
 
 
 class InceptionV3(Extractor):
-    """The Inception network of FID's authors, in torch-fidelity's port (its 2048-d features).
+    """The Inception network of FID's authors, in torch-fidelity's port.
 
     Args:
         weights: file weights-inception-2015-12-05-6726825d.pth; None looks in torch's cache and
             downloads it (91 MiB) if it is not there.
+        tap: number of features, 2048 as published, or 64, 192 or 768 of an earlier layer, whose
+            covariance fewer images can estimate. Those have no logits, and are named
+            inception_<tap>.
 
     Raises:
         FileNotFoundError: if the file is missing and cannot be downloaded.
+        ValueError: if there is no such tap, or the weights are of another network.
     """
 
-    def __init__(self, weights: str | Path | None = None) -> None:
-        path = Path(weights).expanduser() if weights else inception_cache()
-        if weights and not path.is_file():
-            raise FileNotFoundError(f"extractor.weights must be a file, got {path}")
+    def __init__(self, weights: str | Path | None = None, tap: int = 2048) -> None:
+        if tap not in (64, 192, 768, 2048):
+            raise ValueError(f"extractor.tap must be 64, 192, 768 or 2048, got {tap}")
+        path = weights_file(weights, inception_cache())
         try:
             if path.is_file():
                 check_tensors_only(path)
             with waiting_at_most(seconds=10):
                 network = FeatureExtractorInceptionV3(
                     "inception-v3-compat",
-                    ["2048", "logits_unbiased"],
+                    ["2048", "logits_unbiased"] if tap == 2048 else [str(tap)],
                     feature_extractor_weights_path=str(path) if path.is_file() else None,
                 )
         except (URLError, OSError) as error:
@@ -93,12 +110,17 @@ class InceptionV3(Extractor):
                 f"no Inception weights at {path}, and no download ({error}); give their path as "
                 "extractor.weights=FILE or use extractor=efficientnet_lite0"
             ) from None
-        super().__init__("inception", network, path)
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"extractor.weights must be those of Inception, {inception_cache().name}, got "
+                f"{path}: {str(error).splitlines()[0]}"
+            ) from None
+        super().__init__("inception" if tap == 2048 else f"inception_{tap}", network, path)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features [N, 2048] and logits [N, 1008] of images [N, 3, H, W], uint8."""
-        features, logits = self.network(x)
-        return features, logits
+        """Return features [N, tap] and logits [N, 1008] or [N, 0] of images, uint8."""
+        features, *logits = self.network(x)
+        return features, logits[0] if logits else features[:, :0]
 
 
 class EfficientNetLite(Extractor):
@@ -164,6 +186,18 @@ def auto(weights: str | Path | None = None) -> Extractor:
             "its numbers are not comparable with published ones (extractor.weights=FILE)"
         )
         return EfficientNetLite0()
+
+
+def weights_file(weights: str | Path | None, cached: Path) -> Path:
+    """Return the file of weights that was named, else where a download of them is kept.
+
+    Raises:
+        FileNotFoundError: if the one that was named is missing.
+    """
+    path = Path(weights).expanduser() if weights else cached
+    if weights and not path.is_file():
+        raise FileNotFoundError(f"extractor.weights must be a file, got {path}")
+    return path
 
 
 def check_tensors_only(path: Path) -> None:

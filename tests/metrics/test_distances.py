@@ -40,6 +40,12 @@ def test_diversity_counts_images_not_how_far_they_lie_apart():
         assert diversity(real, features(images, seed=2).repeat(60 // images, 1)) < 1e-6
 
 
+def test_inception_score_without_classes_says_where_there_are_some():
+    """A suite turns the error into the reason why the score is left out."""
+    with pytest.raises(ValueError, match=r"needs an extractor with a classifier, got one without"):
+        inception_score(torch.zeros(4, 0, dtype=torch.float64))
+
+
 def test_inception_score_is_one_for_one_answer_and_the_number_of_classes_for_sure_ones():
     assert inception_score(torch.zeros(40, 5, dtype=torch.float64)) == pytest.approx(1.0)
     sure = 100 * torch.eye(4, dtype=torch.float64).repeat(100, 1)

@@ -21,6 +21,18 @@ def images():
     return torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
 
 
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    """A file of random weights that fit the real network."""
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    with pytest.MonkeyPatch.context() as patch:  # build it without weights, to learn their shapes
+        patch.setattr(f"{INCEPTION}.load_state_dict_from_url", lambda *a, **k: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *a: None)
+        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    torch.save(network.state_dict(), path)
+    return path
+
+
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
     """No Inception weights in the cache, and no network."""
@@ -72,20 +84,47 @@ def test_auto_says_that_it_falls_back_and_names_the_extractor(nowhere, caplog):
     assert "not comparable with published" in caplog.text
 
 
-def test_auto_takes_inception_where_its_weights_are(monkeypatch, tmp_path, images):
+def test_auto_takes_inception_where_its_weights_are(monkeypatch, tmp_path, images, inception):
     """The real network with random weights, under the name of torch's cache."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     path = features.inception_cache()
     path.parent.mkdir(parents=True)
-    with monkeypatch.context() as patch:  # build it without weights, to learn their shapes
-        patch.setattr(f"{INCEPTION}.load_state_dict_from_url", lambda *a, **k: {})
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *a: None)
-        network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
-    torch.save(network.state_dict(), path)
+    path.symlink_to(inception)
     extractor = auto()
     seen = extractor.extract(images[:2])
     assert extractor.name == "inception"
     assert (seen.features.shape, seen.logits.shape) == ((2, 2048), (2, 1008))
+
+
+@pytest.mark.parametrize("tap", [64, 192, 768])
+def test_an_earlier_tap_is_that_layer_under_a_name_of_its_own(tap, images, inception):
+    """Scores of two taps are no more comparable than those of two networks."""
+    extractor = InceptionV3(inception, tap=tap)
+    seen = extractor.extract(images[:2])
+    network = FeatureExtractorInceptionV3("inception-v3-compat", [str(tap)], str(inception))
+    theirs = network(images[:2])[0].double()
+    assert (seen.features - theirs).norm() < 1e-5 * theirs.norm()
+    assert (seen.features.shape, seen.logits.shape) == ((2, tap), (2, 0))
+    assert extractor.name == f"inception_{tap}"
+
+
+def test_a_tap_that_inception_has_not_is_refused(inception):
+    with pytest.raises(ValueError, match=r"extractor.tap must be 64, 192, 768 or 2048, got 128"):
+        InceptionV3(inception, tap=128)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save({"layer": torch.zeros(2)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=r"extractor.weights must be those of Inception, weights-"):
+        InceptionV3(tmp_path / "weights.pth")
+
+
+def test_equal_fingerprints_are_of_equal_features(inception):
+    """Features are kept under it: neither the weights alone nor the name alone would do."""
+    whole, tap = InceptionV3(inception), InceptionV3(inception, tap=64)
+    assert whole.sha256 == tap.sha256
+    assert whole.fingerprint != tap.fingerprint
+    assert whole.fingerprint == InceptionV3(inception).fingerprint
 
 
 def test_explicit_inception_without_weights_names_the_ways_out(nowhere):
