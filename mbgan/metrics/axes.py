@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mbgan.latents import generator_of
-from mbgan.metrics.distances import settled
+from mbgan.metrics.distances import frechet, settled
 
 SIZES, PARTS = 8, 8  # numbers of images on the extrapolated line, and random parts of each
 
@@ -73,18 +73,3 @@ def fid_extrapolated(real: Tensor, fake: Tensor, axes: Axes) -> float:
 def random_parts(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Return random rows of x [N, F], n at a time, [PARTS, n, F]."""
     return torch.stack([x[torch.randperm(len(x), generator=generator)[:n]] for _ in range(PARTS)])
-
-
-def frechet(x: Tensor, y: Tensor) -> Tensor:
-    """Return Frechet distances [B] of samples x [B, N, F] and y [B, M, F], many at once.
-
-    The trace of (S_x S_y)^(1/2) is the sum of the singular values of R_x R_y^T, where S = R^T R.
-    """
-    means = [side.mean(1, keepdim=True) for side in (x, y)]
-    roots = [
-        torch.linalg.qr(side - mean).R / (side.shape[1] - 1) ** 0.5
-        for side, mean in zip((x, y), means, strict=True)
-    ]
-    variances = sum(root.square().sum((1, 2)) for root in roots)
-    common = torch.linalg.svdvals(roots[0] @ roots[1].mT).sum(1)
-    return (means[0] - means[1]).square().sum((1, 2)) + variances - 2 * common

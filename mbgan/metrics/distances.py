@@ -1,13 +1,8 @@
-"""Scores from features: torchmetrics does the mathematics, on features that exist already.
-
-Every rank of a distributed run has all features, so the metrics have nothing to synchronize.
-"""
+"""Scores from features that exist already: how far two sets are apart, and how diverse one is."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.inception import InceptionScore
 
 from mbgan.latents import generator_of, seed_of
@@ -31,8 +26,23 @@ def fid(real: Tensor, fake: Tensor) -> float:
         fake: features [n_fake, F], float64, at least 2.
     """
     check_sizes(real, fake)
-    metric = FrechetInceptionDistance(Given(real.shape[1]), sync_on_compute=False)
-    return compare(metric.set_dtype(torch.float64), real, fake)
+    return float(frechet(real[None].double(), fake[None].double())[0])
+
+
+def frechet(x: Tensor, y: Tensor) -> Tensor:
+    """Return Frechet distances [B] of samples x [B, N, F] and y [B, M, F], many at once.
+
+    The trace of (S_x S_y)^(1/2) is the sum of the singular values of R_x R_y^T, where S = R^T R: a
+    hundred times as fast for 150 images as the eigenvalues of S_x S_y, of which most are 0.
+    """
+    means = [side.mean(1, keepdim=True) for side in (x, y)]
+    roots = [
+        torch.linalg.qr(side - mean).R / (side.shape[1] - 1) ** 0.5
+        for side, mean in zip((x, y), means, strict=True)
+    ]
+    variances = sum(root.square().sum((1, 2)) for root in roots)
+    common = torch.linalg.svdvals(roots[0] @ roots[1].mT).sum(1)
+    return (means[0] - means[1]).square().sum((1, 2)) + variances - 2 * common
 
 
 def diversity(real: Tensor, fake: Tensor) -> float:
@@ -112,15 +122,6 @@ def inception_score(logits: Tensor) -> float:
         torch.manual_seed(seed_of("inception_score"))
         metric.update(settled(logits))
         return float(metric.compute()[0])
-
-
-def compare(metric: Metric, real: Tensor, fake: Tensor) -> float:
-    """Return a two-sample metric of torchmetrics, without disturbing the global generator."""
-    with torch.random.fork_rng(devices=[]):
-        metric.update(real, real=True)
-        metric.update(fake, real=False)
-        value = metric.compute()
-    return float(value)
 
 
 def settled(x: Tensor) -> Tensor:

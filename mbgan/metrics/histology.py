@@ -144,9 +144,16 @@ class _Distances:
         split = list(halves(self.groups, len(self.x) // 2, floor_splits))  # type: ignore[arg-type]
         if split:
             floor = [self._between(self.x[a], self.x[b]) for a, b in split]
+            parts = halves(list(map(str, range(len(self.y)))), len(self.y) // 2, floor_splits)
+            of_fakes = [
+                self._between(self.x[a], self.y[c])
+                for (a, _), (c, _) in zip(split, parts, strict=False)
+            ]
             n_each = min(len(a) for a, _ in split)
             result["floor"] = {"mean": float(np.mean(floor)), "range": [min(floor), max(floor)]}
             result["floor"] |= {"n_each": n_each, "splits": len(split)}
+            if of_fakes:
+                result["floor"]["of_fakes"] = float(np.mean(of_fakes))
         return result
 
     def _between(self, x: Values, y: Values) -> float:

@@ -1,23 +1,29 @@
 """A set of scores under one protocol: which images, how many, by which extractor."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.stats import mannwhitneyu, sem
 from scipy.stats import t as student
 from torch import Tensor
 
 from mbgan.images import Rows
 from mbgan.latents import seed_of
 from mbgan.metrics import histology, kernel, memorization
-from mbgan.metrics.distances import diversity, fid, inception_score
+from mbgan.metrics.axes import fid_extrapolated, principal_axes
+from mbgan.metrics.distances import diversity, fid, inception_score, vendi_ratio
 from mbgan.metrics.features import Extractor, Features
 from mbgan.metrics.floor import halves
 from mbgan.metrics.neighbors import density_coverage, precision_recall
+from mbgan.metrics.nuclei import typical_nucleus
+from mbgan.metrics.similarity import ms_ssim
 
 INFINITY = float("inf")
+MOST_AXES = 64  # as Meehan et al. 2020 take: 260 images on each side have halves for that many
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ FULL = QUICK | {
     "recall": Score(lambda r, f: precision_recall(r.features, f.features)[1], high=1.0),
     "density": Score(lambda r, f: density_coverage(r.features, f.features)[0]),
     "coverage": Score(lambda r, f: density_coverage(r.features, f.features)[1], high=1.0),
+    "vendi_ratio": Score(lambda real, fake: vendi_ratio(real.features, fake.features)),
 }
 
 
@@ -144,7 +151,7 @@ class Suite:
         over = "images" if patients is None else "patients"
         splits = half_splits(real.seen, fake.seen, patients, self.floor_splits)
         result: dict[str, dict[str, Any]] = {}
-        for name, score in (FULL | against(train)).items():
+        for name, score in (FULL | along_axes(real, fake, train) | against(train)).items():
             entry = result[self.key(name)] = measured(score, real.seen, fake.seen)
             if entry["value"] is not None and splits:
                 entry |= among_halves(score, entry["value"], splits) | {"interval_over": over}
@@ -163,6 +170,7 @@ class Suite:
         result[self.key("inception_score")]["note"] = (
             "1 is the least; near it for one tissue, whatever the images"
         )
+        result["ms_ssim"] = pixel_diversity(real.images, fake.images)
         return result | self.histology(real.images, fake.images, patients)
 
     def histology(
@@ -170,7 +178,7 @@ class Suite:
     ) -> dict[str, dict[str, Any]]:
         """Return the distance of each statistic of the tissue, see `histology.compare`."""
         try:
-            nucleus_px = self.nucleus_px or histology.typical_nucleus(real)
+            nucleus_px = self.nucleus_px or typical_nucleus(real)
             real_values, fake_values = (
                 histology.measure(images, nucleus_px, jobs=-1) for images in (real, fake)
             )
@@ -180,6 +188,44 @@ class Suite:
             real_values, fake_values, patients, floor_splits=self.floor_splits
         )
         return {f"histology/{name}": {"value": None} | entry for name, entry in found.items()}
+
+
+def along_axes(real: Sample, fake: Sample, train: Training | None) -> dict[str, Score]:
+    """Return FID along as many axes as halves of these images can be extrapolated along.
+
+    They are those of the training images, else of both sides together: neither side's own.
+    """
+    axes = min(MOST_AXES, min(len(real.images), len(fake.images)) // 4 - 1)
+    if axes < 1:
+        return {}
+    known = [real.seen.features, fake.seen.features] if train is None else list(train.features)
+    along = principal_axes(torch.cat(known), axes)
+    return {
+        f"fid_{along.directions.shape[1]}_axes": Score(
+            lambda r, f: fid_extrapolated(r.features, f.features, along), low=-INFINITY
+        )
+    }
+
+
+def pixel_diversity(real: Tensor, fake: Tensor) -> dict[str, Any]:
+    """Return the mean MS-SSIM of the fakes, as floor that of the reals, and Mann-Whitney's p.
+
+    Intervals are Student's, as no image is in two pairs.
+    """
+    try:
+        of_real, of_fake = (ms_ssim(images).numpy() for images in (real, fake))
+    except ValueError as error:
+        return {"value": None, "reason": str(error)}
+    if min(len(of_real), len(of_fake)) < 2:
+        n = f"n_real={len(real)}, n_fake={len(fake)}"
+        return {"value": None, "reason": f"pairs need at least 4 images on each side, got {n}"}
+    means, intervals = [float(x.mean()) for x in (of_real, of_fake)], []
+    for values, mean in zip((of_real, of_fake), means, strict=True):
+        reach = float(student.ppf(0.975, len(values) - 1) * sem(values))
+        intervals.append([mean - reach, min(1.0, mean + reach)])
+    floor = {"n_each": len(real), "splits": 1, "mean": means[0], "range": intervals[0]}
+    found = {"value": means[1], "interval": intervals[1], "interval_over": "images", "floor": floor}
+    return found | {"p": float(mannwhitneyu(of_real, of_fake).pvalue)}
 
 
 def against(train: Training | None) -> dict[str, Score]:
@@ -222,9 +268,12 @@ def verdict(real: Sample, fake: Sample, train: Training) -> dict[str, Any]:
 def measured(score: Score, real: Features, fake: Features) -> dict[str, Any]:
     """Return a score's value, or None and the reason why these images have none."""
     try:
-        return {"value": score.of(real, fake)}
+        value = score.of(real, fake)
     except ValueError as error:
         return {"value": None, "reason": str(error)}
+    if not math.isfinite(value):
+        return {"value": None, "reason": "no number: the features of one side are all equal"}
+    return {"value": value}
 
 
 Splits = Sequence[tuple[Features, Features, Features]]  # of the reals, both halves; of fakes, one

@@ -11,21 +11,22 @@ def images(n, side=64, seed=0):
 
 
 def test_equal_images_are_one_and_noise_is_near_zero():
-    assert ms_ssim(images(1).repeat(4, 1, 1, 1)) == pytest.approx(1, abs=1e-6)
-    assert ms_ssim(images(4)) < 0.1
+    assert ms_ssim(images(1).repeat(4, 1, 1, 1)).numpy() == pytest.approx(1, abs=1e-6)
+    assert ms_ssim(images(8)).mean() < 0.1
 
 
 def test_dropped_modes_are_more_alike():
-    """Two images in turn: of 15 pairs 6 are of equal ones, of 12 images 30 of 66."""
-    x = images(2)
-    apart = ms_ssim(x)
-    assert ms_ssim(x.repeat(3, 1, 1, 1)) == pytest.approx((6 + 9 * apart) / 15, abs=1e-5)
-    assert ms_ssim(x.repeat(6, 1, 1, 1)) == pytest.approx((30 + 36 * apart) / 66, abs=1e-5)
+    """Of two kinds of images, half of the pairs are of one kind."""
+    x = images(2, 16)
+    values = ms_ssim(x.repeat(200, 1, 1, 1))
+    assert (values > 0.9).double().mean() == pytest.approx(0.5, abs=0.1)
+    assert values[values < 0.9].numpy() == pytest.approx(ms_ssim(x).item(), abs=1e-5)
 
 
-def test_one_outlier_counts_in_its_own_pairs_only():
-    x = torch.cat([images(1, 32).repeat(9, 1, 1, 1), images(1, 32, seed=1)])
-    assert ms_ssim(x) == pytest.approx((36 + 9 * ms_ssim(x[8:])) / 45, abs=1e-5)
+def test_no_image_is_in_two_pairs_and_one_outlier_in_one():
+    values = ms_ssim(torch.cat([images(1, 32).repeat(9, 1, 1, 1), images(1, 32, seed=1)]))
+    assert len(values) == 5
+    assert (values < 0.9).sum() == 1
 
 
 @pytest.mark.parametrize(("side", "scales"), [(11, 1), (22, 2), (64, 3), (99, 4), (176, 5)])
@@ -35,18 +36,14 @@ def test_as_many_scales_as_fit_share_the_weight(side, scales):
     expected = multiscale_structural_similarity_index_measure(
         x[:1].float(), x[1:].float(), data_range=255.0, betas=betas
     )
-    assert ms_ssim(x) == pytest.approx(float(expected), abs=1e-5)
+    assert ms_ssim(x).item() == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_order_of_images_changes_nothing_also_where_pairs_are_drawn():
+@pytest.mark.parametrize("pairs", [200, 5])
+def test_order_of_images_changes_nothing_also_where_pairs_are_drawn(pairs):
     x = images(20, 16)
-    for pairs in (200, 30):
-        assert ms_ssim(x.flip(0), pairs) == pytest.approx(ms_ssim(x, pairs), abs=1e-6)
-
-
-def test_drawn_pairs_estimate_all():
-    x = images(30, 16) // 4 + images(1, 16, seed=1) // 2
-    assert ms_ssim(x, pairs=150) == pytest.approx(ms_ssim(x, pairs=435), rel=0.05)
+    assert len(ms_ssim(x, pairs)) == min(10, pairs)
+    torch.testing.assert_close(ms_ssim(x.flip(0), pairs), ms_ssim(x, pairs))
 
 
 @pytest.mark.parametrize(("n", "side"), [(1, 64), (5, 10)])

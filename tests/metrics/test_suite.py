@@ -36,13 +36,11 @@ def suite():
 
 def test_every_score_has_an_interval_around_it_and_its_floor_at_half_of_the_reals(suite):
     result = suite.full(side(40, seed=0), side(40, seed=1), training(side(30, seed=2)))
-    assert set(result) - {"histology"} == {
-        f"{name}/pixels" for name in (*FULL, "authenticity", "fld_gap", "copy_test")
-    }
-    assert 0 <= result.pop("copy_test/pixels")["p"] <= 1
-    for key, score in result.items():
-        if key == "histology":
-            continue
+    of_memorization = ("authenticity", "fld_gap", "copy_test")
+    features = {f"{name}/pixels" for name in (*FULL, "fid_8_axes", *of_memorization)}
+    assert set(result) == features | {"ms_ssim", "histology"}
+    assert 0 <= result["copy_test/pixels"]["p"] <= 1
+    for score in (result[key] for key in features - {"copy_test/pixels"}):
         assert (score["floor"]["n_each"], score["floor"]["splits"]) == (20, 4)
         low, high = score["floor"]["range"]
         assert low <= score["floor"]["mean"] <= high
@@ -114,6 +112,44 @@ def test_a_score_that_few_images_do_not_have_stands_with_the_reason(suite):
     assert "need more than 5 images, got 4" in result["density/pixels"]["reason"]
     assert result["histology"]["value"] is None
     assert "at least 64 px" in result["histology"]["reason"]
+
+
+def test_fid_along_axes_knows_only_the_training_images_axes(suite):
+    """Nothing is seen of a difference that the training images do not have."""
+    real, fake, train = (side(24, seed=s) for s in range(3))
+    fake.seen.features[:, 0] += 10
+    train.seen.features[:, 0] *= 2
+    seen = suite.full(real, fake, training(train))["fid_5_axes/pixels"]
+    assert seen["value"] == pytest.approx(100, rel=0.2)
+    train.seen.features[:, 0] = 0
+    blind = suite.full(real, fake, training(train))
+    assert blind["fid_5_axes/pixels"]["value"] < 20
+
+
+def test_pixel_diversity_stands_beside_the_reals_own(suite):
+    """Fakes of one image are all alike, and surely more so than noise is."""
+    real, fake = side(40, seed=0), side(40, seed=1)
+    fake.images[:] = fake.images[0].clone()
+    found = suite.full(real, fake)["ms_ssim"]
+    assert found["value"] == pytest.approx(1)
+    assert found["interval"] == pytest.approx([1, 1])
+    assert found["floor"]["mean"] < 0.1
+    assert found["p"] < 1e-6
+    few = suite.full(side(3, seed=0), fake)["ms_ssim"]
+    assert (few["value"], few["reason"]) == (
+        None,
+        "pairs need at least 4 images on each side, got n_real=3, n_fake=40",
+    )
+
+
+def test_equal_real_images_have_no_diversity_to_compare_with(suite):
+    real = side(40, seed=0)
+    real.seen.features[:] = 1.0
+    found = suite.full(real, side(40, seed=1))["diversity/pixels"]
+    assert found == {
+        "value": None,
+        "reason": "no number: the features of one side are all equal",
+    }
 
 
 def test_fewer_images_than_features_are_noted_beside_fid(suite):

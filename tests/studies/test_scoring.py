@@ -97,7 +97,7 @@ def test_an_empty_side_is_named(scored, tmp_path):
     (tmp_path / "fake").mkdir()
     with pytest.raises(FileNotFoundError, match="fake must be a folder of at least 2 images"):
         scored({"real": real, "fake": str(tmp_path / "fake")})
-    with pytest.raises(FileNotFoundError, match="fake must be a folder of images, got .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"fake must be a folder of images, got .*nowhere"):
         scored({"real": real, "fake": str(tmp_path / "nowhere")})
 
 
