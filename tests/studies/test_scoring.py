@@ -142,6 +142,20 @@ def test_the_gallery_shows_each_training_image_in_its_nearest_pose(scored, tmp_p
     assert torch.equal(shown, found.fake.images)
 
 
+def test_evaluate_scores_two_folders_from_the_command_line(call, tmp_path):
+    folders = [f"real={fields(tmp_path / 'real', range(6))}"]
+    folders.append(f"fake={fields(tmp_path / 'fake', range(100, 108))}")
+    more = ["extractor=efficientnet_lite0", "image_size=32", "metrics.floor_splits=2"]
+    code, err = call(
+        evaluate.main, *folders, *more, f"out={tmp_path}/out", f"cache_dir={tmp_path}/cache"
+    )
+    assert code == 0, err
+    result = json.loads((tmp_path / "out/scores.json").read_text())
+    validate(result, SCHEMA)
+    assert (result["n_real"], result["n_fake"], result["image_size"]) == (6, 8, 32)
+    assert "40x, 32 px; n_real 6, n_fake 8, extractor efficientnet_lite0 (" in err
+
+
 @pytest.mark.parametrize("arguments", [[], ["run=a", "real=b", "fake=c"], ["real=b"]])
 def test_evaluate_asks_for_a_run_or_two_folders(call, arguments):
     code, err = call(evaluate.main, *arguments)
