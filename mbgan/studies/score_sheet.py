@@ -27,7 +27,7 @@ FAKE, FLOOR = "#7a4fb5", "#b9b9b9"  # colors: of what was measured, of real agai
 
 def table(result: dict[str, Any]) -> str:
     """Return the content of scores.json as text for the terminal."""
-    out = Console(file=io.StringIO(), width=max(100, shutil.get_terminal_size((120, 40)).columns))
+    out = Console(file=io.StringIO(), width=max(118, shutil.get_terminal_size((120, 40)).columns))
     source = result.get("run") or f"{result['fake']} against {result['real']}"
     out.print(f"\n{source}", markup=False, highlight=False, soft_wrap=True)
     if "run" in result:
@@ -105,7 +105,7 @@ def write(scored: Scored, folder: Path) -> None:
 
 def strip(result: dict[str, Any]) -> Figure:
     """Return a line a score: value and interval over the band of real against real."""
-    scores = {key: entry for key, entry in result["scores"].items() if entry["value"] is not None}
+    scores = {key: entry for key, entry in result["scores"].items() if "interval" in entry}
     tissue = {key: entry for key, entry in scores.items() if key.startswith("histology/")}
     other = {key: entry for key, entry in scores.items() if key not in tissue}
     count = max(len(other), len(tissue))
@@ -237,9 +237,9 @@ def _notes(scores: dict[str, dict[str, Any]]) -> Iterator[str]:
 def _cells(entry: dict[str, Any]) -> list[str]:
     if entry["value"] is None:
         return ["-"]
-    interval = "{:.4g} .. {:.4g}".format(*entry["interval"]) if "interval" in entry else ""
+    interval = "{:.3g} .. {:.3g}".format(*entry["interval"]) if "interval" in entry else ""
     p, floor = f"{entry['p']:.3f}" if "p" in entry else "", entry.get("floor", {})
-    beside = "{mean:.3g} ({range[0]:.3g} .. {range[1]:.3g})" if floor.get("range") else ""
+    beside = "{mean:.3g} ({range[0]:.2g} .. {range[1]:.2g})" if floor.get("range") else ""
     same_n = f"{floor['of_fakes']:.3g}" if "of_fakes" in floor else ""
     return [f"{entry['value']:.4g}", interval, p, same_n, beside.format(**floor)]
 
