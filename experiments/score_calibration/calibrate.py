@@ -18,7 +18,7 @@ from mbgan.metrics.features import EfficientNetLite0, EfficientNetLite2
 from mbgan.metrics.kernel import Kernels, interval, permutation_p
 
 HERE, CACHE = Path(__file__).parent, Path("~/.cache/mbgan").expanduser()
-SPLITS, SEED = 400, 0
+SPLITS, SEED = 1000, 0
 
 
 def main(root: str) -> None:
