@@ -6,4 +6,5 @@ here=$(cd "$(dirname "$0")" && pwd)
 # Keeps freed memory, which halves the time of feature extraction.
 export OMP_NUM_THREADS=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=8589934592
 python "$here/calibrate.py" "$1"
+python "$here/calibrate.py"
 python "$here/sensitivity.py" "$1"
