@@ -178,14 +178,17 @@ def pick_precision(trainer: DictConfig) -> str:
 def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """Return the saved config of the run that cfg.resume names, with the overrides laid over it.
 
-    A group that is overridden (trainer=ddp_cpu) replaces the saved one as a whole.
+    A group that is overridden (trainer=ddp_cpu) replaces the saved one as a whole. A run that was
+    ended before its first checkpoint begins anew: its resume is null here.
 
     Raises:
         FileNotFoundError: if there is nothing to resume.
         ValueError: if an override is of a kind that cannot be laid over a saved config.
     """
     run = Run(Path(cfg.resume).expanduser())
-    run.require(checkpoint="last")
+    run.require_config()
+    if not run.unbegun:
+        run.require(checkpoint="last")
     saved = OmegaConf.load(run.config)
     assert isinstance(saved, DictConfig), f"{run.config} was written by Hydra"
     for override in overrides:
@@ -201,6 +204,8 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
                 "start a new run for it"
             )
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
+    if run.unbegun:
+        saved.resume = None
     return saved
 
 

@@ -63,17 +63,30 @@ class Run:
         """Return the path of a checkpoint's scores; those of the best stand beside the run."""
         return (self.folder if checkpoint == "best" else self.scored(checkpoint)) / "scores.json"
 
-    def require(self, *, checkpoint: str) -> Path:
-        """Return the path of a checkpoint that is there.
+    @property
+    def unbegun(self) -> bool:
+        """Whether it was ended before its first checkpoint."""
+        return not any(self.checkpoint("last").parent.glob("[!.]*.ckpt"))
+
+    def require_config(self) -> None:
+        """Check that this is a run folder.
 
         Raises:
-            FileNotFoundError: if this is no run folder, or holds no such checkpoint.
+            FileNotFoundError: if it is none.
         """
         if not self.config.is_file():
             raise FileNotFoundError(
                 f"run must be a folder that mbgan.train made (with .hydra/config.yaml), "
                 f"got {self.folder}"
             )
+
+    def require(self, *, checkpoint: str) -> Path:
+        """Return the path of a checkpoint that is there.
+
+        Raises:
+            FileNotFoundError: if this is no run folder, or holds no such checkpoint.
+        """
+        self.require_config()
         path = self.checkpoint(checkpoint)
         if not path.is_file():
             there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
@@ -108,3 +121,8 @@ class Run:
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write a JSON file of this run."""
         write_text(path, json.dumps(content, indent=2) + "\n")
+
+    def record_failure(self, reason: str) -> None:
+        """Write into run.json that this run failed, and why."""
+        record = json.loads(self.status.read_text()) if self.status.is_file() else {}
+        self.write_json(self.status, record | {"status": "failed", "error": reason})

@@ -7,6 +7,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mbgan.runs import Run
+from mbgan.sweeps import train_job
 from mbgan.verbs import INTERRUPTED, verb
 
 log = logging.getLogger(__name__)
@@ -15,6 +17,9 @@ log = logging.getLogger(__name__)
 @verb("train")
 def main(cfg: DictConfig) -> float | None:
     """Train one GAN, score its best checkpoint and return its KID, which a sweep minimizes."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return train_job(cfg, Run(cfg.run_dir))
+
     import torch  # heavy imports wait until --help had its chance
     from hydra.utils import instantiate
 
@@ -23,23 +28,15 @@ def main(cfg: DictConfig) -> float | None:
     from mbgan.callbacks.evaluation import Evaluation
     from mbgan.callbacks.guard import Guard
     from mbgan.callbacks.wandb import finish
-    from mbgan.runs import Run
     from mbgan.studies.score_sheet import table
     from mbgan.weights import read_checkpoint
 
-    resume = cfg.resume
-    if resume is not None:
+    if cfg.resume is not None:
         cfg = assembly.resumed(cfg, list(HydraConfig.get().overrides.task))
     if cfg.image_size not in (32, 64, 128, 256):
         raise ValueError(f"image_size must be a power of two from 32 to 256, got {cfg.image_size}")
-    if HydraConfig.get().mode == RunMode.MULTIRUN and cfg.trainer.devices != 1:
-        # Lightning starts the other ranks with this command line: each would run the whole sweep.
-        raise ValueError(
-            f"trainer.devices must be 1 in a sweep (-m), got {cfg.trainer.devices}; "
-            "start such runs one by one"
-        )
     parts, run, checkpoint = assembly.assemble(cfg), Run(cfg.run_dir), None
-    if resume is not None:
+    if cfg.resume is not None:
         checkpoint = run.checkpoint("last")
         read_checkpoint(checkpoint)
         assembly.check_same_data(run, parts.datamodule)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mbgan.runs import Run
+from mbgan.sweeps import sweep_folder
 
 FAILED, INTERRUPTED = 1, 3  # exit codes; 2, a wrong command line, is argparse's
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException)
@@ -30,16 +31,17 @@ def conf_dir() -> Path:
 
 
 def register_resolvers() -> None:
-    """Teach configs the two functions that decide between a new run folder and an old one."""
+    """Teach configs the functions that name a new run folder, or find an old one."""
+    OmegaConf.register_new_resolver("sweep_folder", sweep_folder, replace=True)
     OmegaConf.register_new_resolver("new_or_resumed", new_or_resumed, replace=True)
     OmegaConf.register_new_resolver("config_folder", config_folder, replace=True)
 
 
 def new_or_resumed(resume: str | None, new: str) -> str:
-    """Return the run folder: the resumed one, which must hold a checkpoint, or a new one."""
+    """Return the run folder: the resumed one, which must be there, or a new one."""
     if resume is None:
         return new
-    Run(Path(resume).expanduser()).require(checkpoint="last")
+    Run(Path(resume).expanduser()).require_config()
     return str(Path(resume).expanduser())
 
 
@@ -71,6 +73,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
 
         @wraps(function)
         def task(cfg: DictConfig) -> Any:
+            register_resolvers()  # a launcher may have brought it into another process
             with full_errors(asked):
                 try:
                     check_numbers(name)

@@ -13,13 +13,14 @@ LAYERS = [  # bottom to top
     {"combinations"},
     {"gan"},
     {"callbacks", "studies"},
+    {"sweeps"},
     {"assembly", "verbs"},
     {"prepare", "train", "evaluate", "generate", "explore"},
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it
-    "hydra": LAYERS[-2] | LAYERS[-1],
-    "omegaconf": LAYERS[-2] | LAYERS[-1],
+    "hydra": LAYERS[-3] | LAYERS[-2] | LAYERS[-1],
+    "omegaconf": LAYERS[-3] | LAYERS[-2] | LAYERS[-1],
     "lightning": {"gan", "data", "callbacks", "assembly"} | LAYERS[-1],
     "torchmetrics": {"metrics"},
     "torch_fidelity": {"metrics"},

@@ -1,0 +1,201 @@
+"""Jobs of a sweep: where each lies, how it is trained in processes of its own, what became of it."""
+
+import ctypes
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from mbgan.runs import Run, write_text
+
+
+def sweep_folder(overrides: Sequence[str]) -> str:
+    """Return the folder of a sweep, the same whenever it is asked for again.
+
+    Named by conf/sweep/ and the settings that vary; what is the same for all jobs enters as six
+    digits of a hash, so that only jobs that belong together share a folder.
+
+    Args:
+        overrides: of the command line, as they stand there.
+
+    >>> sweep_folder(["model=dcgan,wgan_gp", "seed=0,1"])
+    'multirun/model-seed'
+    >>> sweep_folder(["sweep=baselines", "batch_size=16"])
+    'multirun/baselines-ea1ad3'
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = [str(o.value()) for o in parsed if o.key_or_group == "sweep"]
+    varying = [_last(o.get_key_element()) for o in parsed if o.is_sweep_override()]
+    same = sorted(
+        str(o.input_line)
+        for o in parsed
+        if not o.is_sweep_override() and o.key_or_group != "sweep"
+    )
+    digits = [sha256("\n".join(same).encode()).hexdigest()[:6]] if same else []
+    return "multirun/" + "-".join([*chosen, *varying, *digits])
+
+
+def job_name(overrides: Sequence[str]) -> str:
+    """Return the folder of a job below its sweep's: the values that vary, numbers with their key.
+
+    Args:
+        overrides: the settings that vary, as key=value.
+
+    >>> job_name(["model=wgan_gp", "magnification=10x", "seed=0", "model.make_opt_g.lr=1e-4"])
+    'wgan_gp-10x-seed0-lr1e-4'
+    """
+    words = []
+    for key, value in (override.split("=", 1) for override in overrides):
+        word = re.sub(r"[^\w.+-]+", "_", value).strip("_")
+        says_itself = re.search(r"[a-z]", word, re.I) and not _is_yaml_scalar(word)
+        words.append(word if says_itself else f"{_last(key)}{word}")
+    return "-".join(words) or "job"
+
+
+def _last(key: str) -> str:
+    return re.split(r"[./]", key.lstrip("+~"))[-1]
+
+
+def _is_yaml_scalar(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return word.lower() in ("true", "false", "null")
+    return True
+
+
+def quoted(value: object) -> str:
+    """Return a value as Hydra's command line takes it whatever characters it has."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", str(value))
+    return f"'{escaped}'"
+
+
+def check_same_config(run: Run, cfg: DictConfig) -> None:
+    """Refuse to go on with a job that was begun with another config.
+
+    Args:
+        run: the job's folder.
+        cfg: the job's config as it is composed now.
+
+    Raises:
+        ValueError: if a setting changed since the job's first checkpoint.
+    """
+    if not _asked(run).is_file() or not run.checkpoint("last").is_file():
+        return
+    then, now = (_settings(c) for c in (OmegaConf.load(_asked(run)), cfg))
+    for key in sorted(then.keys() & now.keys()):  # an update may have brought new ones
+        if then[key] != now[key]:
+            raise ValueError(
+                f"{key} must be as when {run.folder} was begun, {then[key]}, got {now[key]}; name "
+                "another hydra.sweep.dir, or remove that folder"
+            )
+
+
+def _asked(run: Run) -> Path:
+    return run.config.with_name("asked.yaml")
+
+
+def _settings(cfg: Any) -> dict[str, Any]:
+    """Return the leaves of a config by their dotted names, interpolations as they stand."""
+    leaves: dict[str, Any] = {}
+
+    def add(name: str, node: Any) -> None:
+        if isinstance(node, dict) and node:
+            for key, value in node.items():
+                add(f"{name}.{key}" if name else str(key), value)
+        else:
+            leaves[name] = node
+
+    add("", OmegaConf.to_container(cfg, resolve=False))
+    return leaves
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """Return a job's run.json with its `objective`, if it has one; empty before it began.
+
+    A job is over when it was scored, or pruned: those have an `objective` (None when pruned).
+    """
+    record = json.loads(run.status.read_text()) if run.status.is_file() else {}
+    if record.get("pruned"):
+        record["objective"] = None
+    elif record.get("status") == "done" and run.scores().is_file():
+        scores = json.loads(run.scores().read_text())
+        record["objective"] = scores["scores"][f"kid/{scores['extractor']}"]["value"]
+    return record
+
+
+def train_job(cfg: DictConfig, run: Run) -> float | None:
+    """Train a job in processes of its own, and return its KID; None if it was pruned.
+
+    Its own processes, so that neither environment nor seeds nor a process group goes from one
+    job to the next, and started from its saved config, so that all its ranks train the same.
+    What was cut off goes on from its last checkpoint.
+
+    Args:
+        cfg: the job's config, of mbgan.train.
+        run: the job's folder.
+
+    Raises:
+        ValueError: if the job failed, with its own reason.
+        KeyboardInterrupt: if somebody asked to stop; the job was saved.
+    """
+    check_same_config(run, cfg)
+    if not run.checkpoint("last").is_file():
+        for path in (run.config, _asked(run)):  # the first becomes what the run made of it
+            write_text(path, OmegaConf.to_yaml(cfg))
+    words = ["-m", "mbgan.train", f"resume={quoted(run.folder)}", "hydra.output_subdir=null"]
+    if cfg.trainer.devices > 1:
+        ranks = f"--nproc-per-node={cfg.trainer.devices}"
+        words = ["-m", "torch.distributed.run", "--standalone", ranks, *words]
+    reason = run_relayed([sys.executable, *words])
+    record = outcome(run)
+    if reason is None and "objective" in record:
+        objective: float | None = record["objective"]
+        return objective
+    if reason is None or record.get("status") != "interrupted":
+        run.record_failure(reason := reason or "it ended without scores")
+    raise ValueError(reason)
+
+
+def run_relayed(command: Sequence[str]) -> str | None:
+    """Run a command, passing on what it says on stderr, and return why it failed; None if not.
+
+    A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends.
+    """
+    errors, last = [], ""
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # a Ctrl-C reaches torchrun's ranks once, not twice
+        preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+    ) as process:
+        assert process.stderr is not None, "it was asked for"
+        try:
+            for line in process.stderr:
+                sys.stderr.write(line)
+                last = line.strip() or last
+                if found := re.match(r"error(?: on rank \d+)?: (.*)", line):
+                    errors.append(found[1])
+        except KeyboardInterrupt:
+            process.terminate()
+            sys.stderr.write(process.communicate()[1])
+            raise
+    if process.returncode == 0:
+        return None
+    return errors[0] if errors else f"exit code {process.returncode}: {last}"
+
+
+def _end_with_parent() -> None:
+    """Have Linux send SIGTERM when the sweep is killed, or a device would stay taken."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
