@@ -8,10 +8,17 @@ import csv
 import hashlib
 import io
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of torchrun, Lightning and SLURM
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,6 +102,23 @@ class Run:
                 f"{', '.join(there) or 'none; it was stopped before its first evaluation'})"
             )
         return path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process trains in this folder, and keep others out meanwhile."""
+        if any(os.environ.get(name, "0") != "0" for name in RANKS):
+            yield  # the first rank's lock is for all of them
+            return
+        lock = FileLock(self.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.warning("waiting for another process that trains in %s", self.folder)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the evaluations so far, oldest first; a torn last line is left out."""

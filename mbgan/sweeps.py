@@ -1,7 +1,9 @@
-"""Jobs of a sweep: where each lies, how it is trained in processes of its own, what became of it."""
+"""Jobs of a sweep: where each lies, how it is trained, and what became of it."""
 
 import ctypes
 import json
+import logging
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from mbgan.runs import Run, write_text
+
+log = logging.getLogger(__name__)
 
 
 def sweep_folder(overrides: Sequence[str]) -> str:
@@ -35,9 +39,7 @@ def sweep_folder(overrides: Sequence[str]) -> str:
     chosen = [str(o.value()) for o in parsed if o.key_or_group == "sweep"]
     varying = [_last(o.get_key_element()) for o in parsed if o.is_sweep_override()]
     same = sorted(
-        str(o.input_line)
-        for o in parsed
-        if not o.is_sweep_override() and o.key_or_group != "sweep"
+        str(o.input_line) for o in parsed if not o.is_sweep_override() and o.key_or_group != "sweep"
     )
     digits = [sha256("\n".join(same).encode()).hexdigest()[:6]] if same else []
     return "multirun/" + "-".join([*chosen, *varying, *digits])
@@ -151,11 +153,20 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
     if not run.checkpoint("last").is_file():
         for path in (run.config, _asked(run)):  # the first becomes what the run made of it
             write_text(path, OmegaConf.to_yaml(cfg))
+    log.info("%s: training", run.folder)
     words = ["-m", "mbgan.train", f"resume={quoted(run.folder)}", "hydra.output_subdir=null"]
-    if cfg.trainer.devices > 1:
-        ranks = f"--nproc-per-node={cfg.trainer.devices}"
-        words = ["-m", "torch.distributed.run", "--standalone", ranks, *words]
-    reason = run_relayed([sys.executable, *words])
+    environment, devices = dict(os.environ), cfg.trainer.devices
+    if devices > 1:
+        words = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={devices}",
+            *words,
+        ]
+        # torchrun would give each rank one thread; Lightning's own launcher shares them out.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    reason = run_relayed([sys.executable, *words], environment)
     record = outcome(run)
     if reason is None and "objective" in record:
         objective: float | None = record["objective"]
@@ -165,14 +176,15 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
     raise ValueError(reason)
 
 
-def run_relayed(command: Sequence[str]) -> str | None:
+def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | None:
     """Run a command, passing on what it says on stderr, and return why it failed; None if not.
 
     A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends.
     """
-    errors, last = [], ""
+    errors, last, relayed = list[str](), "", True
     with subprocess.Popen(
         command,
+        env=environment,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
@@ -182,10 +194,13 @@ def run_relayed(command: Sequence[str]) -> str | None:
         assert process.stderr is not None, "it was asked for"
         try:
             for line in process.stderr:
-                sys.stderr.write(line)
-                last = line.strip() or last
                 if found := re.match(r"error(?: on rank \d+)?: (.*)", line):
                     errors.append(found[1])
+                # Of ranks that failed torchrun says, in thirty lines, no more than that.
+                relayed = relayed and not re.match(r"[WE]\d+ .*torch/distributed/elastic", line)
+                if relayed:
+                    sys.stderr.write(line)
+                    last = line.strip() or last
         except KeyboardInterrupt:
             process.terminate()
             sys.stderr.write(process.communicate()[1])

@@ -8,7 +8,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mbgan.runs import Run
-from mbgan.sweeps import train_job
+from mbgan.sweeps import outcome, train_job
 from mbgan.verbs import INTERRUPTED, verb
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,14 @@ def main(cfg: DictConfig) -> float | None:
     """Train one GAN, score its best checkpoint and return its KID, which a sweep minimizes."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train_job(cfg, Run(cfg.run_dir))
+    if cfg.resume is None:
+        return train(cfg)
+    with Run(cfg.run_dir).alone():
+        return train(cfg)
 
+
+def train(cfg: DictConfig) -> float | None:
+    """Train and score in this process; see `main`."""
     import torch  # heavy imports wait until --help had its chance
     from hydra.utils import instantiate
 
@@ -57,6 +64,8 @@ def main(cfg: DictConfig) -> float | None:
         seen = parts.gan.images_seen
         log.warning("stopped at %d images; go on: python -m mbgan.train resume=%s", seen, folder)
         sys.exit(INTERRUPTED)
+    if outcome(run).get("pruned"):
+        return None
     evaluation = find(parts.trainer, Evaluation)
     suite = instantiate(cfg.full_metrics, extractor=None)
     suite.extractor = evaluation.suite.extractor

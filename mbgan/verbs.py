@@ -138,6 +138,9 @@ def one_line(error: BaseException) -> str:
         close = difflib.get_close_matches(name, known_settings(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         return f"no setting is called {name!r}{hint} (--help lists them all)"
+    plugin = re.search(r"Could not find 'hydra/launcher/(joblib|submitit)", message)
+    if plugin:
+        return f"hydra/launcher={plugin[1]} needs a plugin: pip install 'mbgan[{plugin[1]}]'"
     while isinstance(error.__cause__, USER_ERRORS) and not isinstance(error, OSError):
         error = error.__cause__  # an OSError with a cause is already ours
     message = str(error)
