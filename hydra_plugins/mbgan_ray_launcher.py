@@ -21,7 +21,8 @@ class RayLauncher(BasicLauncher):
 
     def __init__(self, init: dict[str, Any], task: dict[str, Any]) -> None:
         super().__init__()
-        self.init, self.task = (OmegaConf.to_container(c, resolve=True) for c in (init, task))
+        self.init: Any = OmegaConf.to_container(OmegaConf.create(init), resolve=True)
+        self.task: Any = OmegaConf.to_container(OmegaConf.create(task), resolve=True)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

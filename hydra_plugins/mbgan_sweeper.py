@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class GridSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         return parser.parse_overrides([*self._parse_config(), *arguments])
 
-    def run_jobs(self, jobs: dict[str, Sequence[str]]) -> dict[str, str]:
+    def run_jobs(self, jobs: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """Train the jobs that are not over, and return the reason of each that failed.
 
         Args:

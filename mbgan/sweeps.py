@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from mbgan.runs import Run, write_text
@@ -33,7 +34,7 @@ def sweep_folder(overrides: Sequence[str]) -> str:
     >>> sweep_folder(["model=dcgan,wgan_gp", "seed=0,1"])
     'multirun/model-seed'
     >>> sweep_folder(["sweep=baselines", "batch_size=16"])
-    'multirun/baselines-ea1ad3'
+    'multirun/baselines-014221'
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     chosen = [str(o.value()) for o in parsed if o.key_or_group == "sweep"]
@@ -76,8 +77,7 @@ def _is_yaml_scalar(word: str) -> bool:
 
 def quoted(value: object) -> str:
     """Return a value as Hydra's command line takes it whatever characters it has."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", str(value))
-    return f"'{escaped}'"
+    return QuotedString(text=str(value), quote=Quote.single).with_quotes()
 
 
 def check_same_config(run: Run, cfg: DictConfig) -> None:

@@ -379,25 +379,6 @@ def test_a_run_whose_numbers_break_stops_and_says_which(call, small, tmp_path):
     assert signal.getsignal(signal.SIGINT) is before  # given back
 
 
-def test_a_sweep_runs_its_jobs_one_after_the_other(call, small, tmp_path):
-    small = [o for o in small if not o.startswith("hydra")]
-    code, err = call(train.main, "-m", *small, "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
-    assert code == 0, err
-    first, second = (weights(tmp_path / f"sweep/{job}") for job in (0, 1))
-    name = "critic.score.weight"
-    assert not torch.equal(first["state_dict"][name], second["state_dict"][name])
-    assert call(train.main, *small, "seed=1", f"hydra.run.dir={tmp_path}/alone")[0] == 0
-    assert_same_training(tmp_path / "sweep/1", tmp_path / "alone")
-
-
-def test_a_sweep_over_devices_is_refused_rather_than_wrong(call, small, tmp_path):
-    """Lightning would start each rank as a whole sweep of its own."""
-    small = [*small, "trainer=ddp_cpu", f"hydra.sweep.dir={tmp_path}/sweep"]
-    code, err = call(train.main, "-m", *small, "seed=0,1")
-    assert code == 1
-    assert "trainer.devices must be 1 in a sweep (-m), got 2" in err.splitlines()[-1]
-
-
 @pytest.mark.ddp
 def test_two_processes_train_and_score_as_one(call, small, tmp_path):
     """The untrained generator's scores are equal; the clock counts the whole batch."""
@@ -462,6 +443,19 @@ def test_what_must_be_given_is_named(call, tmp_path, verb, words, name):
     code, err = call(verb.main, *words, f"hydra.run.dir={tmp_path}/run")
     assert (code, err.count("\n")) == (1, 1)
     assert f"{name} must be given, as in {name}=VALUE" in err
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_again(call, small, tmp_path):
+    assert call(train.main, *small)[0] == 0
+    whole = weights(tmp_path / "run")
+    for path in (tmp_path / "run/checkpoints").iterdir():
+        path.unlink()
+    code, err = call(train.main, f"resume={tmp_path}/run")
+    assert code == 0, err
+    again = weights(tmp_path / "run")
+    assert again["counters"] == whole["counters"]
+    for name, value in whole["state_dict"].items():
+        assert torch.equal(value, again["state_dict"][name]), name
 
 
 def test_resuming_what_is_no_run_is_refused_and_makes_no_folder(call, tmp_path):

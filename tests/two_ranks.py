@@ -26,6 +26,16 @@ class Gradients(Callback):
         self.kept.append([p.grad.clone() for p in learning])
 
 
+class SaveRank(Callback):
+    """Leaves each rank's weights in the run folder, as rank0.pt and so on."""
+
+    def __init__(self, run_dir):
+        self.run_dir = run_dir
+
+    def on_train_end(self, trainer, gan):
+        torch.save(gan.state_dict(), f"{self.run_dir}/rank{trainer.global_rank}.pt")
+
+
 def remove_batch_norm(network):
     """Batch norm in training sees each rank's own share; dropout draws each rank's own mask."""
     for module in list(network.modules()):
