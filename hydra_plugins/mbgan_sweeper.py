@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,42 +153,50 @@ class OptunaSweeper(GridSweeper):
         overrides = self.parse(arguments)
         same = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
         space = {o.get_key_element(): distribution(o) for o in overrides if o.is_sweep_override()}
+        prunes = OmegaConf.select(self._compose(same), "callbacks.pruning") is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         storage = self.storage or f"sqlite:///{self.folder}/study.db"
         study = optuna.create_study(storage=storage, study_name=STUDY, load_if_exists=True)
-        cut_off = study.get_trials(states=[optuna.trial.TrialState.RUNNING])
-        failed_before = len(study.get_trials(states=[optuna.trial.TrialState.FAIL]))
+
+        def overrides_of(number: int, params: dict[str, Any]) -> list[str]:
+            words = [*same, *(f"{key}={value}" for key, value in params.items())]
+            if prunes:
+                where = f"callbacks.pruning.storage={quoted(storage)}"
+                words += [where, f"callbacks.pruning.trial={number}"]
+            return words
+
         failed: dict[str, str] = {}
-        while True:
-            batch = [(t.number, t.params) for t in cut_off[: self.n_jobs]]
-            del cut_off[: self.n_jobs]
-            left = self.n_trials + failed_before - len(study.trials)
-            while not cut_off and len(batch) < self.n_jobs and left > 0:
+        for batch in self._batches(study, space):
+            jobs = {_trial(number): overrides_of(number, params) for number, params in batch}
+            failed |= self.run_jobs(jobs)
+            for number, _ in batch:
+                self._tell(study, number)
+        self._summarize(study)
+        self.conclude(failed)
+
+    def _batches(self, study: Any, space: dict[str, Any]) -> Iterator[list[tuple[int, Any]]]:
+        """Yield number and settings of the trials that were cut off, then of new ones."""
+        states = Counter(trial.state.name for trial in study.trials)
+        cut_off = [(t.number, t.params) for t in study.trials if t.state.name == "RUNNING"]
+        end = self.n_trials + states["FAIL"]
+        while cut_off or len(study.trials) < end:
+            batch, cut_off = cut_off[: self.n_jobs], cut_off[self.n_jobs :]
+            while not batch or (len(batch) < self.n_jobs and len(study.trials) < end):
+                # By its number: a study that was cut off would else ask for its first ones again.
                 study.sampler = self.sampler(seed=self.seed + len(study.trials))
                 trial = study.ask(space)
                 batch.append((trial.number, trial.params))
-                left -= 1
-            if not batch:
-                break
-            place = f"callbacks.pruning.storage={quoted(storage)}"
-            jobs = {
-                f"trial{number:04d}": [
-                    *(*same, *(f"{key}={value}" for key, value in params.items()), place),
-                    f"callbacks.pruning.trial={number}",
-                ]
-                for number, params in batch
-            }
-            failed |= self.run_jobs(jobs)
-            for (number, _), name in zip(batch, jobs, strict=True):
-                record = outcome(Run(self.folder / name))
-                if "objective" in record:
-                    value = record["objective"]
-                    state = None if value is not None else optuna.trial.TrialState.PRUNED
-                    study.tell(number, value, state)
-                elif record["status"] != "interrupted":
-                    study.tell(number, state=optuna.trial.TrialState.FAIL)
-        self._summarize(study)
-        self.conclude(failed)
+            yield batch
+
+    def _tell(self, study: Any, number: int) -> None:
+        from optuna.trial import TrialState
+
+        record = outcome(Run(self.folder / _trial(number)))
+        if "objective" in record:
+            value = record["objective"]
+            study.tell(number, value, TrialState.PRUNED if value is None else None)
+        elif record["status"] != "interrupted":  # those go on with the next call
+            study.tell(number, state=TrialState.FAIL)
 
     def _summarize(self, study: Any) -> None:
         counts = Counter(trial.state.name.lower() for trial in study.trials)
@@ -196,8 +204,12 @@ class OptunaSweeper(GridSweeper):
         if counts["complete"]:
             best = study.best_trial
             settings = " ".join(f"{key}={value}" for key, value in best.params.items())
-            folder = self.folder / f"trial{best.number:04d}"
-            print(f"best KID {best.value:.4g}: {settings}\n{folder}", file=sys.stderr)
+            print(f"best KID {best.value:.4g}: {settings}", file=sys.stderr)
+            print(self.folder / _trial(best.number), file=sys.stderr)
+
+
+def _trial(number: int) -> str:
+    return f"trial{number:04d}"
 
 
 def distribution(override: Override) -> Any:

@@ -9,7 +9,7 @@ import optuna
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from test_train import assert_same_training, process, rows, wait_for, weights
+from test_train import assert_same_training, process, rows, wait_for
 
 from mbgan import train
 from mbgan.runs import Run
@@ -212,24 +212,32 @@ def test_the_reason_of_a_failure_is_the_first_error_line_and_not_torchruns(capfd
 
 
 def test_jobs_train_as_they_would_alone_and_leave_their_records(call, job, sweep, tmp_path):
-    """The first one fails to change the second one's numbers, though it trains in another type."""
-    both = ["seed=0,1", "model.n_critic=2,0"]
-    code, err = call(train.main, "-m", *job, *both, f"hydra.sweep.dir={sweep}")
-    assert code == 1
-    assert err.splitlines()[-1].endswith("n_critic0-seed1: n_critic must be at least 1, got 0")
-    assert status(sweep / "n_critic0-seed0")["status"] == "failed"
-    first, second = (sweep / f"n_critic2-seed{i}" for i in (0, 1))
-    name = "critic.score.weight"
-    states = [weights(run)["state_dict"][name] for run in (first, second)]
-    assert not torch.equal(*states)
-    assert call(train.main, *job, "seed=1", f"hydra.run.dir={tmp_path}/alone")[0] == 0
-    assert_same_training(second, tmp_path / "alone")
+    """Neither the job before, in another number format, nor a failed one changes a number."""
+    varying = ["trainer.precision=bf16-mixed,32-true", "model.n_critic=2"]
+    code, err = call(train.main, "-m", *job, *varying, f"hydra.sweep.dir={sweep}")
+    assert code == 0, err
+    alone = ["trainer.precision=32-true", f"hydra.run.dir={tmp_path}/alone"]
+    assert call(train.main, *job, *alone)[0] == 0
+    first, second = sweep / "bf16-mixed", sweep / "32-true"
+    assert status(first)["precision"] == "bf16-mixed"
     assert status(second)["status"] == "done"
+    assert_same_training(second, tmp_path / "alone")
+    assert (second / ".hydra/config.yaml").is_file()
+
+
+def test_a_job_that_fails_in_its_own_process_is_told_by_its_reason(call, job, sweep):
+    words = [*job, "model.n_critic=0,-1", f"hydra.sweep.dir={sweep}"]
+    code, err = call(train.main, "-m", *words)
+    assert code == 1
+    first, second = err.splitlines()[-2:]
+    assert first.endswith("n_critic0: n_critic must be at least 1, got 0")
+    assert second.endswith("n_critic-1: n_critic must be at least 1, got -1")
+    assert status(sweep / "n_critic0")["error"] == "n_critic must be at least 1, got 0"
 
 
 def test_a_killed_sweep_goes_on_where_it_was_cut_off(call, job, sweep, tmp_path):
     """kill -9 of the sweep in mid-job; the job's own process must not train beside the next."""
-    words = [*job, "total_images=1200", "eval_every=100"]
+    words = [*job, "total_images=800", "eval_every=100"]
     asked = ["-m", *words, "seed=0,1", f"hydra.sweep.dir={sweep}"]
     victim = process(asked)
     wait_for(sweep / "seed0/checkpoints/last.ckpt", victim)
@@ -245,7 +253,7 @@ def test_a_killed_sweep_goes_on_where_it_was_cut_off(call, job, sweep, tmp_path)
     for row in (row for curve in curves for row in curve):
         row.pop("critic/ordered", None)  # of the batches since the last look, or since the resume
     assert curves[0] == curves[1]
-    assert status(sweep / "seed1")["images_seen"] >= 1200
+    assert status(sweep / "seed1")["images_seen"] >= 800
 
 
 def test_an_interrupted_sweep_saves_its_job_and_ends(job, sweep):
