@@ -106,17 +106,13 @@ def main(root: str, out: Path) -> None:
     for network in (lite0, Taps(EfficientNetLite2().eval()), RandomInception().eval()):
         for magnification, x in images.items():
             extract(network, x, out / f"{network.name} {magnification} plain.npz")
-    x = images["400x"]
-    altered = {
-        "mirrored": x.flip(-1),
-        "blurred": blurred(x),
+    for magnification, x in images.items():
         # What a network for 0..255 sees of images in 0..1 and in -1..1.
-        "unit": x.float() / 255,
-        "signed": x.float() / 127.5 - 1,
-        "quarters": quarters(x),
-    }
-    for name, changed in altered.items():
-        extract(lite0, changed, out / f"{lite0.name} 400x {name}.npz")
+        altered = {"unit": x.float() / 255, "signed": x.float() / 127.5 - 1}
+        if magnification == "400x":
+            altered |= {"mirrored": x.flip(-1), "blurred": blurred(x), "quarters": quarters(x)}
+        for name, changed in altered.items():
+            extract(lite0, changed, out / f"{lite0.name} {magnification} {name}.npz")
 
 
 if __name__ == "__main__":
