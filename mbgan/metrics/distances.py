@@ -103,7 +103,7 @@ def vendi_ratio(real: Tensor, fake: Tensor) -> float:
 
 
 def inception_score(logits: Tensor) -> float:
-    """Return exp E[KL(p(y|x) || p(y))] (Salimans et al. 2016); about 1 for a single tissue.
+    """Return exp E[KL(p(y|x) || p(y))] (Salimans et al. 2016), at least 1.
 
     Args:
         logits: class logits [N, classes]; the mean over (up to) 10 equal parts is returned.

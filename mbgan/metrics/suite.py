@@ -117,8 +117,9 @@ class Suite:
         return torch.from_numpy(held_out[rows]), torch.from_numpy(held_out.conditions[rows])
 
     def scores(self, real: Features, fake: Features) -> dict[str, float]:
-        """Return each quick score of the fakes, keyed by its name and the extractor's."""
-        return {self.key(name): score.of(real, fake) for name, score in QUICK.items()}
+        """Return each quick score that the images have, keyed by its name and the extractor's."""
+        found = {self.key(name): measured(score, real, fake) for name, score in QUICK.items()}
+        return {key: entry["value"] for key, entry in found.items() if entry["value"] is not None}
 
     def key(self, name: str) -> str:
         """Return a score's key: no two extractors' numbers meet under one."""
@@ -168,7 +169,7 @@ class Suite:
                 f"mostly bias, as there are no more images than features ({wide})"
             )
         result[self.key("inception_score")]["note"] = (
-            "1 is the least; near it for one tissue, whatever the images"
+            "1 is the least; by ImageNet's classes, not tissue's: read it beside the reals' own"
         )
         result["ms_ssim"] = pixel_diversity(real.images, fake.images)
         return result | self.histology(real.images, fake.images, patients)

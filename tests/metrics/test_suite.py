@@ -142,6 +142,12 @@ def test_pixel_diversity_stands_beside_the_reals_own(suite):
     )
 
 
+def test_an_extractor_without_classes_trains_without_the_inception_score(suite):
+    real, fake = (side(8, seed=s).seen for s in range(2))
+    found = suite.scores(*(Features(x.features, x.features[:, :0]) for x in (real, fake)))
+    assert set(found) == {"kid/pixels", "fid/pixels", "diversity/pixels"}
+
+
 def test_equal_real_images_have_no_diversity_to_compare_with(suite):
     real = side(40, seed=0)
     real.seen.features[:] = 1.0
