@@ -140,7 +140,7 @@ def one_line(error: BaseException) -> str:
     message = str(error)
     missing = re.search(r"Missing mandatory value: (\S+)", message)
     if missing:
-        name = missing[1]
+        name = re.sub(r"^.*\.(?=extractor\.)", "", missing[1])  # metrics.extractor stands for it
         return f"{name} must be given, as in {name}=VALUE (--help says what it is)"
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         message = error.strerror  # a sentence of ours, without its number

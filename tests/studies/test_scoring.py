@@ -171,6 +171,13 @@ def test_evaluate_scores_two_folders_from_the_command_line(call, tmp_path):
     assert "40x, 32 px; n_real 6, n_fake 8, extractor efficientnet_lite0 (" in err
 
 
+def test_an_encoder_without_its_file_is_asked_for_by_the_name_that_a_user_types(call, tmp_path):
+    folders = [f"{side}={fields(tmp_path / side, range(6))}" for side in ("real", "fake")]
+    code, err = call(evaluate.main, *folders, "extractor=local")
+    assert code == 1
+    assert err.startswith("error: extractor.weights must be given, as in extractor.weights=VALUE")
+
+
 @pytest.mark.parametrize("arguments", [[], ["run=a", "real=b", "fake=c"], ["real=b"]])
 def test_evaluate_asks_for_a_run_or_two_folders(call, arguments):
     code, err = call(evaluate.main, *arguments)
