@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
         cfg.split.seed,
         cfg.workers,
     )
-    naming = instantiate({key: value for key, value in cfg.naming.items() if value is not None})
+    naming = instantiate(cfg.naming)
     root = cfg.data.root if isinstance(cfg.data.root, str) else instantiate(cfg.data.root)
     root = Path(root).expanduser().absolute()
     check_apart(root, out)

@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
+from jsonschema import validate
 from omegaconf import OmegaConf
 
 from mbgan import evaluate, generate, train
 from mbgan.metrics.features import EfficientNetLite0
 from mbgan.runs import sha256_of
+from mbgan.studies import scoring
+
+SCHEMA = json.loads((Path(scoring.__file__).parent / "scores.schema.json").read_text())
 
 
 def weights(run, checkpoint="last"):
@@ -76,9 +80,12 @@ def test_a_run_leaves_everything_behind_and_says_what_to_type_next(call, small, 
     assert (record["status"], record["images_seen"]) == ("done", 40)
     assert len(record["data"]["sha256"]) == 64
     scores = json.loads((run / "scores.json").read_text())
+    validate(scores, SCHEMA)
     kid = scores["scores"]["kid/efficientnet_lite0"]
     assert kid["interval"][0] < kid["value"] < kid["interval"][1]
     assert err.strip().splitlines()[-1].startswith("images from it: python -m mbgan.generate run=")
+    pictures = {"scores.png", "nearest.png", "real_and_generated.png"}
+    assert {p.name for p in (run / "scored/best").iterdir()} == pictures | {"scores.csv"}
     assert not list(run.rglob(".*.saving"))
     kids = {row["images_seen"]: row["kid/efficientnet_lite0"] for row in rows(run)[1:]}
     best = weights(run, "best")["counters"]["images_seen"]
@@ -136,8 +143,11 @@ def test_generate_and_evaluate_take_a_run_folder(call, small, folder, tmp_path):
     before = json.loads((run / "scores.json").read_text())
     (run / "scores.json").unlink()
     small_suite = ("metrics.max_images=3", "metrics.floor_splits=2")
-    code, err = call(evaluate.main, f"run={run}", *small_suite)  # by the run's own extractor
+    both = ("checkpoint=[best,last]", *small_suite)
+    code, err = call(evaluate.main, f"run={run}", *both)  # by the run's own extractor
     assert code == 0, err
+    last = json.loads((run / "scored/last/scores.json").read_text())
+    assert (last["checkpoint"], last["images_seen"]) == ("last", 40)
     after = json.loads((run / "scores.json").read_text())
     assert after["scores"]["kid/efficientnet_lite0"]["value"] == pytest.approx(
         before["scores"]["kid/efficientnet_lite0"]["value"], rel=1e-6
@@ -158,9 +168,11 @@ def test_a_conditional_run_scores_and_draws_each_class(call, small, tmp_path):
     assert "told apart: normal, tumor" in err
     scores = json.loads((run / "scores.json").read_text())
     assert list(scores["by_condition"]) == ["normal", "tumor"]
-    assert sum(part["n"] for part in scores["by_condition"].values()) == scores["n_real"] == 3
-    few = next(name for name, part in scores["by_condition"].items() if part["n"] == 1)
-    assert f"{few}: scores need 2 held-out images, got 1" in err
+    parts = scores["by_condition"].values()
+    assert sum(part["n_real"] for part in parts) == scores["n_real"] == 3
+    (few,) = (part for part in parts if part["n_real"] == 1)
+    assert few["reason"] == "scores need 2 images on each side, got n_real=1, n_fake=1"
+    assert few["reason"] in err
     assert call(generate.main, f"run={run}", "n=4", f"out={tmp_path}/both")[0] == 0
     lines = (tmp_path / "both/manifest.jsonl").read_text().splitlines()
     assert [json.loads(line)["condition"] for line in lines] == ["normal", "tumor"] * 2

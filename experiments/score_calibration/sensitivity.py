@@ -18,7 +18,6 @@ from joblib import Memory, Parallel, delayed
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from scipy.stats import spearmanr
 
 from mbgan.assembly import quiet_libraries
 from mbgan.data.cache import load_images
@@ -284,17 +283,23 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 def visible(rows: pd.DataFrame) -> pd.DataFrame:
     """Return [score, damage] the smallest dose from which on all are seen, as words.
 
-    A star says that the mean does not move one way with the dose, 0 included (Spearman).
+    A star says that, undamaged included, the mean takes a step back by more than three standard
+    errors, against the way that it goes in all.
     """
-    usual, cells = rows[rows["damage"] == "none"].set_index("score")["mean"], {}
+    undamaged, cells = rows[rows["damage"] == "none"].set_index("score"), {}
     for (score, damage), group in rows[rows["damage"] != "none"].groupby(["score", "damage"]):
         unseen = group["dose"][group["seen"] < VISIBLE].max()
         doses = group["dose"] if np.isnan(unseen) else group["dose"][group["dose"] > unseen]
-        rank = spearmanr([0, *group["dose"]], [usual[score], *group["mean"]]).statistic
+        if not len(doses):
+            cells[score, damage] = "-"
+            continue
         unit = "{:g}" if damage == "blur" else "{:.3g} %"
-        scale = 1 if damage == "blur" else 100
-        cells[score, damage] = unit.format(scale * doses.min()) if len(doses) else "-"
-        if not abs(rank) > 0.999:
+        first = "up to " if np.isnan(unseen) else ""
+        cells[score, damage] = first + unit.format(doses.min() * (1 if damage == "blur" else 100))
+        steps = pd.concat([undamaged.loc[[score]], group])
+        change, variance = np.diff(steps["mean"]), steps["sd"] ** 2 / steps["deals"]
+        error = np.sqrt(variance.to_numpy()[1:] + variance.to_numpy()[:-1])
+        if (change * np.sign(change.sum()) < -3 * error).any():
             cells[score, damage] += " \\*"
     return pd.Series(cells).unstack()
 

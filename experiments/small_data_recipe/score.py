@@ -53,7 +53,9 @@ def scores(reals: Reals, fake: Tensor) -> tuple[dict[str, float], Tensor]:
     for name, real, features in zip(("lite0", "lite2"), reals.features, seen, strict=True):
         kernels = Kernels.of(real, features)
         row[f"kid_{name}"] = round(1000 * kernels.kid(), 1)
-        row[f"error_{name}"] = round(1000 * float(bootstrap(kernels).std()), 1)
+        linear, quadratic = bootstrap(kernels)
+        error = (linear.var() - quadratic.var()).clamp(min=0).sqrt()
+        row[f"error_{name}"] = round(1000 * float(error), 1)
     row["precision"], row["recall"] = precision_recall(reals.features[0], seen[0])
     row["density"], row["coverage"] = density_coverage(reals.features[0], seen[0])
     row["diversity"] = diversity(reals.features[0], seen[0])

@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,8 @@ class Naming:
     magnification_pattern: str | None = None
     class_pattern: str | None = None
     patient_pattern: str | None = None
-    magnifications: Mapping[str, str] = field(default_factory=dict)
-    classes: Mapping[str, str] = field(default_factory=dict)
+    magnifications: Mapping[str, str] | None = None
+    classes: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         for kind in ("magnification", "class", "patient"):
@@ -80,7 +80,8 @@ class Naming:
         # Not as printable: its escapes, such as \x80, would be read as magnifications.
         name = os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "replace")
         folders = PurePosixPath(name).parts[:-1]
-        meant = {key.strip().casefold(): value for key, value in self.magnifications.items()}
+        known = self.magnifications or {}
+        meant = {key.strip().casefold(): value for key, value in known.items()}
         named = next((f for f in (*folders[::-1], root.name) if f.casefold() in meant), None)
         if named is not None:
             magnification: str | None = _spelled(meant[named.casefold()])
@@ -96,7 +97,7 @@ class Naming:
             own = self._pattern("patient")
             nothing = [_MAGNIFICATION, *_PATIENTS, *([own] if own else [])]  # tells no class
             label = _label(tuple(f for f in folders if f not in (named, patient)), nothing)
-        classes = {_label((key,), []): value for key, value in self.classes.items()}
+        classes = {_label((key,), []): value for key, value in (self.classes or {}).items()}
         return ImageFile(
             path,
             _printable(path.relative_to(root)),

@@ -26,7 +26,7 @@ def fid(real: Tensor, fake: Tensor) -> float:
         fake: features [n_fake, F], float64, at least 2.
     """
     check_sizes(real, fake)
-    return float(frechet(real[None].double(), fake[None].double())[0])
+    return max(0.0, float(frechet(real[None].double(), fake[None].double())[0]))
 
 
 def frechet(x: Tensor, y: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """Kernel distance of two samples (KID), with what is known of its uncertainty at small n.
 
 Everything follows from three kernel matrices, computed once. For equal distributions the
-estimate is a degenerate U-statistic: its plain bootstrap is far too wide there, see `bootstrap`.
+estimate is a degenerate U-statistic: its plain bootstrap is far too wide there, see `interval`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from mbgan.latents import seed_of
@@ -52,21 +53,58 @@ def off_diagonal(k: Tensor) -> Tensor:
     return (k.sum() - k.diagonal().sum()) / (n * (n - 1))
 
 
-def bootstrap(
-    kernels: Kernels, resamples: int = 1000, patients: np.ndarray | None = None
-) -> Tensor:
-    """Return how far resampled KIDs [resamples] lie from the estimate.
+def interval(
+    kernels: Kernels, patients: np.ndarray | None = None, resamples: int = 1000
+) -> tuple[float, float]:
+    """Return the 95 % interval of KID: the distances that the estimate does not contradict.
 
-    Weights e of resampled images, less 1, enter the estimate in a linear part (each image's mean
-    kernel) and in a quadratic one (Hoeffding's decomposition). The linear part of a sample is
-    never 0, though for equal distributions the true one is: its variance is too large by twice
-    the quadratic part's (Efron & Stein 1981), so it is shrunk by as much [ours].
+    Each distance d is judged by the spread that the estimate would have if d were the truth, as
+    Wilson does for shares [ours]: that of equal distributions, which is the permutation test's,
+    and a normal part whose variance grows as d does. For small shifts both grow as their square.
+    Its rate is the bootstrap's, drawn towards that of a shift along the images' own axes where the
+    estimate is too close to 0 to tell. Below 0 the spread is that of equal distributions.
 
     Args:
         kernels: of the two samples.
-        resamples: how many.
+        patients: names [n_real] of the real images' patients, which are then drawn as a whole, for
+            the spread of equal distributions too; None draws images.
+        resamples: of the bootstrap, and permutations.
+    """
+    linear, quadratic = bootstrap(kernels, patients, resamples)
+    null = permuted(kernels, resamples) if patients is None else quadratic
+    spread, kid = float(null.std()), kernels.kid()
+    # The linear part of a sample is never 0, though for equal distributions the true one is: its
+    # variance is too large by twice the quadratic part's (Efron & Stein 1981).
+    excess = float((linear.var() - 2 * quadratic.var()).clamp(min=0))
+    usual = 4 * sum(mean_eigenvalue(k) / len(k) for k in (kernels.rr, kernels.ff))
+    rate = (excess + spread * usual) / max(max(kid, 0) + spread, 1e-300)
+    normal = (linear - linear.mean()) / linear.std().clamp(min=1e-300)
+
+    def end(quantile: float) -> float:
+        def rest(distance: float) -> float:
+            spread = null + normal * (rate * distance) ** 0.5
+            return kid - distance - float(spread.quantile(quantile))
+
+        if rest(0) <= 0:
+            return rest(0)
+        return float(brentq(rest, 0, 2 * (abs(kid) + float(null.abs().max())) + 128 * rate))
+
+    return end(0.975), end(0.025)
+
+
+def bootstrap(
+    kernels: Kernels, patients: np.ndarray | None = None, resamples: int = 1000
+) -> tuple[Tensor, Tensor]:
+    """Return linear and quadratic parts [resamples] of resampled KIDs, less the estimate.
+
+    Weights e of resampled images, less 1, enter the estimate in a linear part (each image's mean
+    kernel) and in a quadratic one (Hoeffding's decomposition).
+
+    Args:
+        kernels: of the two samples.
         patients: names [n_real] of the real images' patients, which are then drawn as a whole;
             None draws images.
+        resamples: how many.
     """
     rng = np.random.default_rng(seed_of("bootstrap"))
     e_real = centered_weights(rng, resamples, len(kernels.rr), patients)  # [B, n_real]
@@ -79,15 +117,7 @@ def bootstrap(
     quadratic = ((e_real @ rr) * e_real).sum(1) / (n * (n - 1))
     quadratic += ((e_fake @ ff) * e_fake).sum(1) / (m * (m - 1))
     quadratic -= 2 * ((e_real @ across) * e_fake).sum(1) / (n * m)
-    excess = 2 * quadratic.var() / linear.var().clamp(min=1e-300)
-    return linear * (1 - excess).clamp(min=0).sqrt() + quadratic
-
-
-def interval(kernels: Kernels, patients: np.ndarray | None = None) -> tuple[float, float]:
-    """Return the 95 % interval of KID by `bootstrap`, for the distance of the distributions."""
-    deviations = bootstrap(kernels, patients=patients)
-    low, high = torch.quantile(deviations, torch.tensor([0.025, 0.975], dtype=deviations.dtype))
-    return kernels.kid() - float(high), kernels.kid() - float(low)
+    return linear, quadratic
 
 
 def permutation_p(kernels: Kernels, permutations: int = 1000) -> float:
@@ -95,20 +125,31 @@ def permutation_p(kernels: Kernels, permutations: int = 1000) -> float:
 
     Exact at any n if images are independent (Gretton et al. 2012, sec. 8.1 on the null).
     """
+    # Ties are those that rounding makes of the same deal.
+    tie = 1e-12 * float(kernels.rf.abs().mean())
+    reached = permuted(kernels, permutations) >= kernels.kid() - tie
+    return (1 + int(reached.sum())) / (1 + permutations)
+
+
+def permuted(kernels: Kernels, permutations: int) -> Tensor:
+    """Return KIDs [permutations] of all images dealt to the two sides at random."""
     n, m = kernels.rf.shape
     rows = (torch.cat([kernels.rr, kernels.rf], 1), torch.cat([kernels.rf.T, kernels.ff], 1))
     k = hollow(torch.cat(rows))
     rng = np.random.default_rng(seed_of("permutation"))
     order = rng.permuted(np.tile(np.arange(n + m) < n, (permutations, 1)), axis=1)
-    side = torch.cat([(torch.arange(n + m) < n)[None], torch.from_numpy(order)]).to(k)
-    real = side @ k  # [1 + permutations, n + m]: kernels with those on the real side
+    side = torch.from_numpy(order).to(k)
+    real = side @ k  # [permutations, n + m]: kernels with those on the real side
     rr, total = (real * side).sum(1), k.sum()
     rf = (real * (1 - side)).sum(1)
     ff = total - rr - 2 * rf
-    distances = rr / (n * (n - 1)) + ff / (m * (m - 1)) - 2 * rf / (n * m)
-    # Ties are those that rounding makes of the same deal.
-    reached = distances[1:] >= distances[0] - 1e-12 * distances[0].abs()
-    return (1 + int(reached.sum())) / (1 + permutations)
+    return rr / (n * (n - 1)) + ff / (m * (m - 1)) - 2 * rf / (n * m)
+
+
+def mean_eigenvalue(k: Tensor) -> float:
+    """Return the mean eigenvalue of the covariance of a kernel's features, weighted by itself."""
+    k = doubly_centered(k) / len(k)
+    return float(k.square().sum() / k.trace().clamp(min=1e-300))
 
 
 def centered_weights(

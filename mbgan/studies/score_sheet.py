@@ -27,7 +27,7 @@ FAKE, FLOOR = "#7a4fb5", "#b9b9b9"  # colors: of what was measured, of real agai
 
 def table(result: dict[str, Any]) -> str:
     """Return the content of scores.json as text for the terminal."""
-    out = Console(file=io.StringIO(), width=max(100, shutil.get_terminal_size((120, 40)).columns))
+    out = Console(file=io.StringIO(), width=max(118, shutil.get_terminal_size((120, 40)).columns))
     source = result.get("run") or f"{result['fake']} against {result['real']}"
     out.print(f"\n{source}", markup=False, highlight=False, soft_wrap=True)
     if "run" in result:
@@ -105,7 +105,7 @@ def write(scored: Scored, folder: Path) -> None:
 
 def strip(result: dict[str, Any]) -> Figure:
     """Return a line a score: value and interval over the band of real against real."""
-    scores = {key: entry for key, entry in result["scores"].items() if entry["value"] is not None}
+    scores = {key: entry for key, entry in result["scores"].items() if "interval" in entry}
     tissue = {key: entry for key, entry in scores.items() if key.startswith("histology/")}
     other = {key: entry for key, entry in scores.items() if key not in tissue}
     count = max(len(other), len(tissue))
@@ -211,8 +211,12 @@ def _bare(axes: Axes) -> None:
 
 
 def _score_table(scores: dict[str, dict[str, Any]]) -> Table:
-    n = {entry["floor"]["n_each"] for entry in scores.values() if "floor" in entry}
-    at = f"at n = {' or '.join(map(str, sorted(n)))}:"  # with the floor's number of images
+    n = {
+        entry["floor"]["n_each"]
+        for entry in scores.values()
+        if "of_fakes" in entry.get("floor", {})
+    }
+    at = f"at n = {' or '.join(map(str, sorted(n)))}:" if n else "at half of n:"  # as the floor
     lines = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("score", "value", "95 % interval", "p", at, "real against real (range)"):
         lines.add_column(name, justify="right" if name in ("value", at) else "left", no_wrap=True)
@@ -229,19 +233,32 @@ def _score_table(scores: dict[str, dict[str, Any]]) -> Table:
 
 def _notes(scores: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield what is to be said of scores: why they are missing, or what they cannot tell."""
+    said: dict[str, list[str]] = {}
     for key, entry in scores.items():
         if note := entry.get("reason") or entry.get("note"):
-            yield f"{key}: {note}"
+            said.setdefault(note, []).append(key)
+    for note, keys in said.items():
+        yield f"{', '.join(keys)}: {note}"
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:
     if entry["value"] is None:
         return ["-"]
-    interval = "{:.4g} .. {:.4g}".format(*entry["interval"]) if "interval" in entry else ""
-    p, floor = f"{entry['p']:.3f}" if "p" in entry else "", entry.get("floor", {})
-    beside = "{mean:.3g} ({range[0]:.3g} .. {range[1]:.3g})" if floor.get("range") else ""
-    same_n = f"{floor['of_fakes']:.3g}" if "of_fakes" in floor else ""
-    return [f"{entry['value']:.4g}", interval, p, same_n, beside.format(**floor)]
+    interval = " .. ".join(_number(x, 3) for x in entry.get("interval", []))
+    p, floor = entry.get("p"), entry.get("floor", {})
+    same_n = _number(floor["of_fakes"], 3) if "of_fakes" in floor else ""
+    beside = " .. ".join(_number(x, 2) for x in floor.get("range", []))
+    return [
+        _number(entry["value"], 4),
+        interval,
+        "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        same_n,
+        f"{_number(floor['mean'], 3)} ({beside})" if beside else "",
+    ]
+
+
+def _number(x: float, digits: int) -> str:
+    return "0" if abs(x) < 1e-9 else f"{x:.{digits}g}"  # what rounding leaves of 0
 
 
 def _verdict(found: dict[str, Any]) -> str:

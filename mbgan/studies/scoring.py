@@ -114,9 +114,11 @@ def score_folders(
 
     Raises:
         FileNotFoundError: if a folder is missing, or holds no such images.
-        ValueError: if magnifications would be pooled, or fakes differ in size.
+        ValueError: if both are one folder, magnifications would be pooled, or fakes differ in size.
     """
     roots = {key: Path(root).expanduser().absolute() for key, root in folders.items()}
+    if roots["real"] == roots["fake"]:
+        raise ValueError(f"real and fake must be different folders, got {roots['real']} for both")
     if "train" not in roots and (roots["real"] / manifest.FILE).is_file():
         roots["train"] = roots["real"]
     files = {key: _find(key, root, naming) for key, root in roots.items()}

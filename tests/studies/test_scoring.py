@@ -1,6 +1,7 @@
 """Folders of images against each other: what is scored, what is refused, and what a person gets."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,10 @@ def test_fakes_of_several_sizes_are_refused_with_the_way_out(scored, tmp_path):
     assert scored({"real": real, "fake": fake}, image_size=48).result["image_size"] == 48
 
 
-def test_an_empty_side_is_named(scored, tmp_path):
+def test_an_empty_side_is_named_and_so_is_one_folder_for_both(scored, tmp_path):
     real = fields(tmp_path / "real", range(6))
+    with pytest.raises(ValueError, match=r"must be different folders, got .*real for both"):
+        scored({"real": real, "fake": real})
     (tmp_path / "fake").mkdir()
     with pytest.raises(FileNotFoundError, match="fake must be a folder of at least 2 images"):
         scored({"real": real, "fake": str(tmp_path / "fake")})
@@ -146,6 +149,18 @@ def test_what_is_written_holds_every_score_once(scored, tmp_path):
     assert "copies of 10 training images:" in text
 
 
+def test_the_table_says_a_reason_once_and_what_rounding_leaves_of_zero_as_zero(scored, tmp_path):
+    real = fields(tmp_path / "real", range(12))
+    for i in range(12):
+        put(tmp_path / "fake", f"{i}.png", np.full((64, 64, 3), 200, np.uint8))
+    result = scored({"real": real, "fake": str(tmp_path / "fake")}).result
+    result["scores"]["kid/colors"]["value"] = -1e-13
+    text = score_sheet.table(result)
+    assert text.count("under 2 images on a side have it") == 1
+    assert re.search(r"kid +0 ", text)
+    assert "…" not in text
+
+
 def test_the_gallery_shows_each_training_image_in_its_nearest_pose(scored, tmp_path):
     for i in range(8):
         rgb = field(i, 64)
@@ -157,6 +172,20 @@ def test_the_gallery_shows_each_training_image_in_its_nearest_pose(scored, tmp_p
     match = score_sheet.nearest_pose(found.train.features, found.fake.seen.features)
     shown = score_sheet.turned(found.train.images, match, torch.arange(8))
     assert torch.equal(shown, found.fake.images)
+
+
+def test_evaluate_scores_two_folders_from_the_command_line(call, tmp_path):
+    folders = [f"real={fields(tmp_path / 'real', range(6))}"]
+    folders.append(f"fake={fields(tmp_path / 'fake', range(100, 108))}")
+    more = ["extractor=efficientnet_lite0", "image_size=32", "metrics.floor_splits=2"]
+    code, err = call(
+        evaluate.main, *folders, *more, f"out={tmp_path}/out", f"cache_dir={tmp_path}/cache"
+    )
+    assert code == 0, err
+    result = json.loads((tmp_path / "out/scores.json").read_text())
+    validate(result, SCHEMA)
+    assert (result["n_real"], result["n_fake"], result["image_size"]) == (6, 8, 32)
+    assert "40x, 32 px; n_real 6, n_fake 8, extractor efficientnet_lite0 (" in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["run=a", "real=b", "fake=c"], ["real=b"]])
