@@ -208,7 +208,7 @@ class Suite:
         try:
             nucleus_px = self.nucleus_px or typical_nucleus(real)
             real_values, fake_values = (
-                histology.measure(images, nucleus_px, jobs=-1) for images in (real, fake)
+                histology.measure(images, nucleus_px) for images in (real, fake)
             )
         except ValueError as error:
             return {"histology": {"value": None, "reason": str(error)}}
