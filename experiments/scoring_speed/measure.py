@@ -19,7 +19,7 @@ from PIL import Image
 
 HERE = Path(__file__).parent
 N, N_TRAIN, FEW, SIDE = 1000, 202, 40, 64  # images a side, of training, to fill caches; px
-REPEATS = {"efficientnet_lite0": 2, "inception": 1}
+REPEATS = {"efficientnet_lite0": 3, "inception": 1}
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
 
 
