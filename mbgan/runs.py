@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from omegaconf import OmegaConf
 
 log = logging.getLogger(__name__)
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of torchrun, Lightning and SLURM
@@ -69,6 +70,16 @@ class Run:
     def scores(self, checkpoint: str = "best") -> Path:
         """Return the path of a checkpoint's scores; those of the best stand beside the run."""
         return (self.folder if checkpoint == "best" else self.scored(checkpoint)) / "scores.json"
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Which file was chosen of each config group, such as model: dcgan."""
+        path = self.config.with_name("hydra.yaml")
+        saved = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+        return {
+            str(k): str(v)
+            for k, v in (OmegaConf.select(saved, "hydra.runtime.choices") or {}).items()
+        }
 
     @property
     def unbegun(self) -> bool:

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
@@ -153,6 +154,8 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
     if not run.checkpoint("last").is_file():
         for path in (run.config, _asked(run)):  # the first becomes what the run made of it
             write_text(path, OmegaConf.to_yaml(cfg))
+        hydra = OmegaConf.create({"hydra": HydraConfig.get()})  # as of a run alone: what was chosen
+        write_text(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(hydra))
     log.info("%s: training", run.folder)
     words = ["-m", "mbgan.train", f"resume={quoted(run.folder)}", "hydra.output_subdir=null"]
     environment, devices = dict(os.environ), cfg.trainer.devices
