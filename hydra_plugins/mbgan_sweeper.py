@@ -14,7 +14,7 @@ from hydra.core.utils import JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mbgan.runs import Run
-from mbgan.sweeps import check_same_config, job_name, outcome, quoted
+from mbgan.sweeps import check_same_config, job_name, outcome, quoted, watched
 from mbgan.verbs import FAILED, one_line
 
 log = logging.getLogger("mbgan.sweeps")
@@ -79,7 +79,9 @@ class GridSweeper(BasicSweeper):
             ]
             for name in left
         }
-        results = self.launcher.launch([[*left[n], *places[n]] for n in left], initial_job_idx=0)
+        asked = [[*left[n], *places[n]] for n in left]
+        with watched(runs):
+            results = self.launcher.launch(asked, initial_job_idx=0)
         failed = {}
         for name, result in zip(left, results, strict=True):
             if result.status != JobStatus.COMPLETED:

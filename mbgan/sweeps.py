@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from mbgan.runs import Run, write_text
 
@@ -79,6 +84,54 @@ def _is_yaml_scalar(word: str) -> bool:
 def quoted(value: object) -> str:
     """Return a value as Hydra's command line takes it whatever characters it has."""
     return QuotedString(text=str(value), quote=Quote.single).with_quotes()
+
+
+def on_terminal() -> bool:
+    """Tell whether a sweep is watched: as a line a job, so that what jobs say is in train.log."""
+    return Console(stderr=True).is_terminal
+
+
+def watched(runs: Mapping[str, Run]) -> AbstractContextManager[object]:
+    """Show a line a job while jobs train, read from their folders; nothing but on a terminal.
+
+    Args:
+        runs: by job.
+    """
+    if not on_terminal():
+        return nullcontext()
+    console = Console(stderr=True)
+    lines = max(1, console.height - 4)
+    return Live(
+        console=console, get_renderable=lambda: job_table(runs, lines), refresh_per_second=1
+    )
+
+
+def job_table(runs: Mapping[str, Run], height: int) -> Table:
+    """Return a table of a sweep's jobs: state, images seen, last KID; those at work come first.
+
+    Args:
+        runs: by job.
+        height: lines at most, at least 1.
+    """
+    order = ("running", "failed", "interrupted", "done", "pruned", "waiting")
+    records = {name: outcome(run) for name, run in runs.items()}
+    states = {
+        name: "pruned" if record.get("pruned") else str(record.get("status", "waiting"))
+        for name, record in records.items()
+    }
+    table = Table("job", "state", "images seen", "KID", box=None, header_style="bold")
+    first = sorted(runs, key=lambda name: order.index(states[name]))[:height]
+    for name in first:
+        rows = runs[name].read_metrics()
+        last: dict[str, Any] = rows[-1] if rows else {}
+        kid = records[name].get("objective") or next(
+            (value for key, value in last.items() if key.startswith("kid/")), None
+        )
+        seen = f"{last.get('images_seen', 0):,}"
+        table.add_row(name, states[name], seen, "" if kid is None else f"{kid:.4g}")
+    counts = Counter(states.values())
+    table.caption = ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+    return table
 
 
 def check_same_config(run: Run, cfg: DictConfig) -> None:
@@ -156,7 +209,8 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
             write_text(path, OmegaConf.to_yaml(cfg))
         hydra = OmegaConf.create({"hydra": HydraConfig.get()})  # as of a run alone: what was chosen
         write_text(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(hydra))
-    log.info("%s: training", run.folder)
+    if not on_terminal():
+        log.info("%s: training", run.folder)
     words = ["-m", "mbgan.train", f"resume={quoted(run.folder)}", "hydra.output_subdir=null"]
     environment, devices = dict(os.environ), cfg.trainer.devices
     if devices > 1:
@@ -182,6 +236,8 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
 def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | None:
     """Run a command, passing on what it says on stderr, and return why it failed; None if not.
 
+    On a terminal nothing is passed on: the table of jobs is there.
+
     A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends.
     """
     errors, last, relayed = list[str](), "", True
@@ -202,8 +258,9 @@ def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | No
                 # Of ranks that failed torchrun says, in thirty lines, no more than that.
                 relayed = relayed and not re.match(r"[WE]\d+ .*torch/distributed/elastic", line)
                 if relayed:
-                    sys.stderr.write(line)
                     last = line.strip() or last
+                if relayed and not on_terminal():
+                    sys.stderr.write(line)
         except KeyboardInterrupt:
             process.terminate()
             sys.stderr.write(process.communicate()[1])

@@ -27,14 +27,22 @@ def main(cfg: DictConfig) -> float | None:
 
 def train(cfg: DictConfig) -> float | None:
     """Train and score in this process; see `main`."""
-    import torch  # heavy imports wait until --help had its chance
+    from mbgan.callbacks.wandb import finished  # heavy imports wait until --help had its chance
+
+    with finished():
+        return fit_and_score(cfg)
+
+
+def fit_and_score(cfg: DictConfig) -> float | None:
+    """Train, score the best checkpoint, and return its KID; None without, or on other ranks."""
+    import torch
     from hydra.utils import instantiate
 
     from mbgan import assembly
     from mbgan.callbacks import find
+    from mbgan.callbacks.dashboards import publish
     from mbgan.callbacks.evaluation import Evaluation
     from mbgan.callbacks.guard import Guard
-    from mbgan.callbacks.wandb import finish
     from mbgan.studies.score_sheet import table
     from mbgan.weights import read_checkpoint
 
@@ -55,8 +63,6 @@ def train(cfg: DictConfig) -> float | None:
             f"batch_size must fit into the memory of {parts.trainer.strategy.root_device}, got "
             f"{cfg.batch_size} at image_size={cfg.image_size}; lower either"
         ) from None
-    finally:
-        finish()
     if not parts.trainer.is_global_zero:
         return None
     folder = run.folder.absolute()
@@ -72,6 +78,7 @@ def train(cfg: DictConfig) -> float | None:
     # Other latents than those that picked the best checkpoint.
     result = assembly.score(run, "best", suite, parts.datamodule, seed=evaluation.seed + 1)
     log.info("%s", table(result))
+    publish(parts.trainer.loggers, run, result)
     log.info("all of it: %s (samples/, scored/, metrics.csv, scores.json, checkpoints/)", folder)
     log.info("images from it: python -m mbgan.generate run=%s n=64", folder)
     return float(result["scores"][evaluation.objective]["value"])

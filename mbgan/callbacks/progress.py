@@ -1,12 +1,15 @@
 """The line in the terminal, and the losses in the loggers."""
 
+import logging
+import sys
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from tqdm.auto import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+from rich import progress
+from rich.console import Console
+from rich.table import Column
 
 from mbgan.callbacks import find
 from mbgan.callbacks.evaluation import Evaluation
@@ -14,7 +17,7 @@ from mbgan.gan import GAN
 
 
 class Progress(Callback):
-    """Shows images seen, speed, losses and the last score, and logs the losses.
+    """Shows images seen, speed, time left, losses and the last KID, and logs the losses.
 
     Args:
         total_images: the length of the run.
@@ -31,44 +34,62 @@ class Progress(Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Open the bar; other lines are written above it."""
-        self._redirect = logging_redirect_tqdm()
-        self._redirect.__enter__()
-        self._bar = tqdm(
-            total=self.total_images,
-            initial=gan.images_seen,
-            unit=" images",
-            disable=None,
-            dynamic_ncols=True,
+        """Open the line, on a terminal; other lines are written above it."""
+        console = Console(stderr=True)
+        self._line = progress.Progress(
+            progress.BarColumn(bar_width=16),
+            progress.TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
+            progress.TextColumn("{task.fields[speed]}"),
+            progress.TimeRemainingColumn(compact=True),
+            progress.TextColumn(
+                "{task.fields[losses]}",
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            console=console,
+            disable=not console.is_terminal,
+            expand=True,
         )
-        self._steps = gan.critic_steps
+        before = sys.stderr
+        self._line.start()
+        self._task = self._line.add_task(
+            "", total=self.total_images, completed=gan.images_seen, speed="", losses=""
+        )
+        self._streams = [
+            (handler, handler.setStream(sys.stderr))  # rich's now: above the line
+            for handler in logging.getLogger().handlers
+            if type(handler) is logging.StreamHandler and handler.stream is before
+        ]
 
     @rank_zero_only
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar; every `log_every` batches read the losses."""
-        self._bar.update(gan.images_seen - self._bar.n)
+        """Move the line; every `log_every` batches read the losses."""
+        self._line.update(self._task, completed=gan.images_seen)
         if (batch_idx + 1) % self.log_every:
             return
         losses = {name: float(loss) for name, loss in gan.losses.items()}
         for logger in trainer.loggers:
             logger.log_metrics(losses, step=gan.images_seen)
-        elapsed = self._bar.format_dict["elapsed"]
-        shown = {"it/s": f"{(gan.critic_steps - self._steps) / max(elapsed, 1e-9):.1f}"}
-        shown |= {k: f"{v:.3g}" for k, v in losses.items() if k.endswith("/loss")}
         evaluation = find(trainer, Evaluation)
-        shown[evaluation.objective] = f"{evaluation.rows[-1][evaluation.objective]:.3g}"
-        self._bar.set_postfix(shown)
+        shown = {name.removesuffix("/loss"): x for name, x in losses.items() if "/loss" in name}
+        shown["KID"] = evaluation.rows[-1][evaluation.objective]
+        speed = self._line.tasks[0].speed
+        self._line.update(
+            self._task,
+            speed=f"{speed:.1f}/s" if speed else "",
+            losses="  ".join(f"{name} {value:.3g}" for name, value in shown.items()),
+        )
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        """Close the bar after an error too, where Lightning calls no teardown."""
+        """Close the line after an error too, where Lightning calls no teardown."""
         self.teardown(trainer, gan, "fit")
 
     @rank_zero_only
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
-        """Close the bar."""
-        if hasattr(self, "_bar"):
-            self._bar.close()
-            self._redirect.__exit__(None, None, None)
-            del self._bar
+        """Close the line."""
+        if hasattr(self, "_line"):
+            self._line.stop()
+            for handler, stream in self._streams:
+                handler.setStream(stream)
+            del self._line

@@ -3,12 +3,12 @@
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from mbgan.augment import Augment
 from mbgan.augment import preview as augmented
 from mbgan.callbacks import Periodic
+from mbgan.callbacks.dashboards import show
 from mbgan.data.stream import preview
 from mbgan.gan import GAN, generate
 from mbgan.images import grid, save_png
@@ -62,9 +62,4 @@ class Samples(Periodic):
             save_png(sheet, self.run.samples / "augmented.png")  # an adaptive one grows
         sheet = grid(generate(gan.generator_ema, self.z, self.conditions))
         save_png(sheet, self.run.samples / f"{gan.images_seen:09d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                picture = [sheet.permute(1, 2, 0).cpu().numpy()]
-                logger.log_image("samples", picture, step=gan.images_seen)
-            elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", sheet, gan.images_seen)
+        show(trainer.loggers, "samples", sheet, gan.images_seen)

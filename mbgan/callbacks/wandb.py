@@ -4,10 +4,14 @@ import logging
 import netrc
 import os
 import sys
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch import loggers
+
+from mbgan.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -22,34 +26,69 @@ def has_key() -> bool:
         return False
 
 
-def wandb_logger(
-    save_dir: str, project: str, group: str | None = None, tags: list[str] | None = None
-) -> WandbLogger:
-    """Return a logger that is online if a key is at hand (or WANDB_MODE says so), else offline.
+class WandbLogger(loggers.WandbLogger):
+    """A logger that is online if a key is at hand (or WANDB_MODE says so), else offline.
+
+    Runs are named, grouped and tagged by their folders: those of a sweep share a group. A run that
+    goes on after it was cut off stays the same W&B run.
 
     Args:
-        save_dir: the run folder; its name is the run's name.
+        save_dir: the run folder.
         project: W&B project.
-        group: runs that belong together.
-        tags: words to find the run by.
+        group: runs that belong together; None for the folder that holds the run folder.
+        tags: words to find the run by, beside the model's name.
+        upload_best: whether the best checkpoint goes to W&B, when online.
     """
-    folder = Path(save_dir)
-    mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
-    name = f"{folder.parent.name}/{folder.name}"
-    make = partial(WandbLogger, name, save_dir, project=project, group=group, tags=list(tags or []))
-    logger = make(mode=mode)
-    if mode == "online":
+
+    def __init__(
+        self,
+        save_dir: str,
+        project: str,
+        group: str | None,
+        tags: Sequence[str],
+        upload_best: bool,
+    ) -> None:
+        folder, self.upload_best = Path(save_dir).absolute(), upload_best
+        earlier = sorted(folder.glob("wandb/*run-*-*"))
+        model = Run(folder).choices.get("model")
+        settings: dict[str, Any] = {
+            "name": f"{folder.parent.name}/{folder.name}",
+            "save_dir": save_dir,
+            "id": earlier[0].name.rpartition("-")[2] if earlier else None,
+            "project": project,
+            "group": group or folder.parent.name,
+            "tags": [*tags, *([model] if model else [])],
+        }
+        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+        super().__init__(**settings, mode=mode)
+        if mode != "online":
+            return
         from wandb.errors import Error  # loads all of wandb, which the logger has done by now
 
         try:
-            _ = logger.experiment  # connects
+            _ = self.experiment  # connects
         except Error as error:
             log.warning("wandb: offline, as the server did not answer (%s)", error)
-            logger = make(mode="offline")
-    return logger
+            super().__init__(**settings, mode="offline")
+
+    def upload(self, checkpoint: Path, metadata: dict[str, float]) -> None:
+        """Upload the best checkpoint as an artifact with its scores, if this run is online."""
+        if not self.upload_best or self.experiment.offline:
+            return
+        import wandb
+
+        artifact = wandb.Artifact(f"{self.experiment.id}-best", "model", metadata=metadata)
+        artifact.add_file(str(checkpoint))
+        self.experiment.log_artifact(artifact, aliases=["best"])
 
 
-def finish() -> None:
-    """End the W&B run, if there is one: the next job of a sweep begins its own."""
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
+@contextmanager
+def finished() -> Iterator[None]:
+    """End the W&B run, if one began: the next job of a sweep begins its own."""
+    ended_well = False
+    try:
+        yield
+        ended_well = True
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish(exit_code=int(not ended_well))
