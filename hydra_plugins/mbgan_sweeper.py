@@ -80,8 +80,16 @@ class GridSweeper(BasicSweeper):
             for name in left
         }
         asked = [[*left[n], *places[n]] for n in left]
-        with watched(runs):
-            results = self.launcher.launch(asked, initial_job_idx=0)
+        try:
+            with watched(runs):
+                results = self.launcher.launch(asked, initial_job_idx=0)
+        except RuntimeError as error:
+            if 'Could not detect "srun"' not in str(error):
+                raise
+            raise ValueError(
+                "trainer=slurm and submitit_slurm need a machine that can submit SLURM jobs, and "
+                "there is no srun here; use another trainer or hydra/launcher"
+            ) from None
         failed = {}
         for name, result in zip(left, results, strict=True):
             if result.status != JobStatus.COMPLETED:

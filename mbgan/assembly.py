@@ -2,7 +2,7 @@
 
 import json
 import logging
-import os
+import re
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.gan import GAN
 from mbgan.metrics.suite import Suite
 from mbgan.networks import Generator
-from mbgan.runs import Run, write_text
+from mbgan.runs import Run, rank, write_text
 from mbgan.studies import score_sheet
 from mbgan.studies.card_summary import Speed
 from mbgan.studies.scoring import score_generator
@@ -128,13 +128,14 @@ def quiet_libraries() -> None:
     """Keep from the terminal what libraries say about things that are as they should be."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # rank 0 says it all
+    if rank() > 0:  # the first says it all
         logging.getLogger("mbgan").setLevel(logging.ERROR)
     for message in (
         r"Found \d+ module\(s\) in eval mode",  # the averaged generator
         "Metric `.*` will save all extracted features",  # a few hundred
         ".*LeafSpec",  # Lightning calls torch by an old name
         ".*does not have many workers",  # images are in memory
+        "Grad strides do not match bucket view",  # of layers with few channels
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -155,6 +156,13 @@ def check_devices(trainer: DictConfig) -> int:
             f"for processes on the CPU use trainer=ddp_cpu trainer.devices={devices}"
         )
     return devices * trainer.num_nodes
+
+
+def lost_a_rank(error: RuntimeError) -> bool:
+    """Tell whether a process failed because it does not reach another one of its run."""
+    # gloo's errors have no type of their own
+    gone = r"Connection (reset|closed|refused)|Broken pipe|gloo.*[Tt]imed out|[Tt]imeout .*gloo"
+    return isinstance(error, torch.distributed.DistError) or bool(re.search(gone, str(error)))
 
 
 def pick_accelerator(trainer: DictConfig) -> str:

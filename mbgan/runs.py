@@ -19,7 +19,12 @@ from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 log = logging.getLogger(__name__)
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of torchrun, Lightning and SLURM
+
+
+def rank() -> int:
+    """Return which of the processes that share a run this is: 0 for the first, or alone."""
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of torchrun, Lightning, SLURM
+    return max(int(os.environ.get(name, 0)) for name in names)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -117,7 +122,7 @@ class Run:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Wait until no other process trains in this folder, and keep others out meanwhile."""
-        if any(os.environ.get(name, "0") != "0" for name in RANKS):
+        if rank() > 0:
             yield  # the first rank's lock is for all of them
             return
         lock = FileLock(self.folder / ".lock")

@@ -213,14 +213,9 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
         log.info("%s: training", run.folder)
     words = ["-m", "mbgan.train", f"resume={quoted(run.folder)}", "hydra.output_subdir=null"]
     environment, devices = dict(os.environ), cfg.trainer.devices
-    if devices > 1:
-        words = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={devices}",
-            *words,
-        ]
+    if devices * cfg.trainer.num_nodes > 1:
+        where = rendezvous(cfg.trainer.num_nodes)
+        words = ["-m", "torch.distributed.run", *where, f"--nproc-per-node={devices}", *words]
         # torchrun would give each rank one thread; Lightning's own launcher shares them out.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     reason = run_relayed([sys.executable, *words], environment)
@@ -231,6 +226,32 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
     if reason is None or record.get("status") != "interrupted":
         run.record_failure(reason := reason or "it ended without scores")
     raise ValueError(reason)
+
+
+def rendezvous(num_nodes: int) -> list[str]:
+    """Return torchrun's words on where the ranks of a job meet.
+
+    Args:
+        num_nodes: of the job.
+
+    Raises:
+        ValueError: if those are several, and SLURM did not give them.
+    """
+    if num_nodes == 1:
+        return ["--standalone"]
+    if (given := int(os.environ.get("SLURM_NNODES", 1))) != num_nodes:
+        raise ValueError(
+            f"trainer.num_nodes must be what SLURM gave this job, {given}, got {num_nodes}; use "
+            "trainer=slurm, or torchrun --nnodes without a sweep"
+        )
+    from submitit import JobEnvironment
+
+    job = JobEnvironment()
+    port = 20_000 + int(job.job_id.split("_")[0]) % 10_000
+    return [
+        *(f"--nnodes={num_nodes}", f"--node-rank={job.node}"),
+        *(f"--master-addr={job.hostnames[0]}", f"--master-port={port}"),
+    ]
 
 
 def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | None:

@@ -63,6 +63,14 @@ def fit_and_score(cfg: DictConfig) -> float | None:
             f"batch_size must fit into the memory of {parts.trainer.strategy.root_device}, got "
             f"{cfg.batch_size} at image_size={cfg.image_size}; lower either"
         ) from None
+    except RuntimeError as error:
+        if parts.trainer.world_size > 1 and assembly.lost_a_rank(error):
+            raise ValueError(
+                f"another of the {parts.trainer.world_size} processes of this run is gone; its own "
+                f"last words say why. Go on from the last checkpoint, on any number of devices: "
+                f"python -m mbgan.train resume={run.folder.absolute()}"
+            ) from None
+        raise
     if not parts.trainer.is_global_zero:
         return None
     folder = run.folder.absolute()

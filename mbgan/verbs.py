@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mbgan.runs import Run
+from mbgan.runs import Run, rank
 from mbgan.sweeps import sweep_folder
 
 FAILED, INTERRUPTED = 1, 3  # exit codes; 2, a wrong command line, is argparse's
@@ -40,8 +40,14 @@ def register_resolvers() -> None:
 
 
 def new_or_resumed(resume: str | None, new: str) -> str:
-    """Return the run folder: the resumed one, which must be there, or a new one."""
+    """Return the run folder: the resumed one, which must be there, or a new one.
+
+    Raises:
+        ValueError: if ranks that torchrun started would each name a folder of their own.
+    """
     if resume is None:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise ValueError("under torchrun, hydra.run.dir=DIR must name one folder for all ranks")
         return new
     Run(Path(resume).expanduser()).require_config()
     return str(Path(resume).expanduser())
@@ -142,8 +148,7 @@ def full_errors(wanted: bool) -> Iterator[None]:
 
 def report(error: BaseException) -> int:
     """Print an error as one line on stderr and return the exit code."""
-    rank = os.environ.get("LOCAL_RANK", "0")
-    where = "" if rank == "0" else f" on rank {rank}"
+    where = f" on rank {rank()}" if rank() > 0 else ""
     print(f"error{where}: {one_line(error)}", file=sys.stderr)
     return FAILED
 

@@ -1,5 +1,6 @@
 """Sweeps from the command line: their folders, what fails, what is cut off, and several ranks."""
 
+import io
 import json
 import os
 import signal
@@ -9,11 +10,12 @@ import optuna
 import pytest
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console
 from test_train import assert_same_training, process, rows, wait_for
 
 from mbgan import train
 from mbgan.runs import Run
-from mbgan.sweeps import job_name, quoted, run_relayed, sweep_folder
+from mbgan.sweeps import job_name, job_table, quoted, rendezvous, run_relayed, sweep_folder
 
 KID = "kid/efficientnet_lite0"
 
@@ -336,3 +338,40 @@ def test_every_launcher_trains_the_same(call, job, sweep, tmp_path, launcher):
     assert err.splitlines()[-1].endswith("n_critic0: n_critic must be at least 1, got 0")
     assert call(train.main, *job, f"hydra.run.dir={tmp_path}/alone")[0] == 0
     assert_same_training(sweep / "n_critic2", tmp_path / "alone")
+
+
+def test_slurm_without_slurm_is_told_in_one_line(call, job, sweep):
+    code, err = call(train.main, *job, "trainer=slurm")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("error: trainer=slurm and submitit_slurm need a machine")
+
+
+def test_several_nodes_without_slurm_are_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_NNODES", raising=False)
+    assert rendezvous(1) == ["--standalone"]
+    with pytest.raises(ValueError, match="num_nodes must be what SLURM gave this job, 1, got 2"):
+        rendezvous(2)
+
+
+def test_a_line_a_job_says_where_each_stands(tmp_path):
+    runs = {name: Run(tmp_path / name) for name in ("done", "training", "pruned", "next")}
+    for name, record in {
+        "done": {"status": "done"},
+        "training": {"status": "running"},
+        "pruned": {"status": "done", "pruned": True},
+    }.items():
+        runs[name].write_json(runs[name].status, record)
+    runs["done"].write_json(
+        runs["done"].scores(), {"extractor": "e", "scores": {"kid/e": {"value": 0.5}}}
+    )
+    runs["training"].write_metrics([{"images_seen": 1200, "kid/e": 0.25}])
+    console = Console(file=io.StringIO(), width=60)
+    console.print(job_table(runs, height=3))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert lines == [
+        ["job", "state", "images", "seen", "KID"],
+        ["training", "running", "1,200", "0.25"],
+        ["done", "done", "0", "0.5"],
+        ["pruned", "pruned", "0"],
+        ["1", "running,", "1", "done,", "1", "pruned,", "1", "waiting"],
+    ]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mbgan.verbs import keep_freed_memory
+from mbgan.verbs import keep_freed_memory, new_or_resumed
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 FREED = """
@@ -48,3 +48,10 @@ def test_where_there_is_no_glibc_nothing_happens(monkeypatch):
     for key in [k for k in os.environ if k.startswith(("MALLOC_", "GLIBC_"))]:
         monkeypatch.delenv(key)
     keep_freed_memory()
+
+
+def test_ranks_of_torchrun_need_one_folder_by_name(monkeypatch):
+    assert new_or_resumed(None, "runs/new") == "runs/new"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(ValueError, match=r"torchrun, hydra\.run\.dir=DIR must name one folder"):
+        new_or_resumed(None, "runs/new")

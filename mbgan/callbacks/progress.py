@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -49,16 +49,18 @@ class Progress(Callback):
             disable=not console.is_terminal,
             expand=True,
         )
-        before = sys.stderr
+        self._stderr = sys.stderr
         self._line.start()
         self._task = self._line.add_task(
             "", total=self.total_images, completed=gan.images_seen, speed="", losses=""
         )
-        self._streams = [
-            (handler, handler.setStream(sys.stderr))  # rich's now: above the line
-            for handler in logging.getLogger().handlers
-            if type(handler) is logging.StreamHandler and handler.stream is before
-        ]
+        self._redirect(self._stderr, sys.stderr)  # rich's by now: above the line
+
+    @staticmethod
+    def _redirect(old: TextIO, new: TextIO) -> None:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is old:
+                handler.setStream(new)
 
     @rank_zero_only
     def on_train_batch_end(
@@ -89,7 +91,6 @@ class Progress(Callback):
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         """Close the line."""
         if hasattr(self, "_line"):
+            self._redirect(sys.stderr, self._stderr)
             self._line.stop()
-            for handler, stream in self._streams:
-                handler.setStream(stream)
             del self._line
