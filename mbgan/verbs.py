@@ -1,7 +1,9 @@
 """What every verb shares: where its config lies, and how it ends."""
 
+import ctypes
 import difflib
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +76,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
             with full_errors(asked):
                 try:
                     check_numbers(name)
+                    keep_freed_memory()
                     return function(cfg)
                 except KeyboardInterrupt:
                     discard_new_folder()
@@ -102,6 +105,22 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
         return main
 
     return decorate
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next layer rather than give it back to the system.
+
+    Feature extraction on a CPU frees and asks for the same large blocks at every layer: fresh pages
+    for them take two fifths of its time; of training they take up to a tenth. Peak memory grows
+    by up to a fifth, as blocks of one size leave gaps for those of another. A user's own settings
+    of malloc hold.
+    """
+    own = any(key.startswith("MALLOC_") for key in os.environ)
+    own = own or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if platform.libc_ver()[0] == "glibc" and not own:
+        mallopt, trim_threshold, mmap_max = ctypes.CDLL(None).mallopt, -1, -4  # as in malloc.h
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, -1)  # the largest size there is: never
 
 
 @contextmanager
@@ -140,7 +159,7 @@ def one_line(error: BaseException) -> str:
     message = str(error)
     missing = re.search(r"Missing mandatory value: (\S+)", message)
     if missing:
-        name = missing[1]
+        name = re.sub(r"^.*\.(?=extractor\.)", "", missing[1])  # metrics.extractor stands for it
         return f"{name} must be given, as in {name}=VALUE (--help says what it is)"
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         message = error.strerror  # a sentence of ours, without its number

@@ -7,18 +7,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "experiments/small_data_recipe"
+PAPER = ROOT / "experiments/paper_numbers"
+PAPER_TABLES = ("floor", "protocol", "generator", "tell", "inception_score")
 
 
 @pytest.mark.parametrize(
-    ("document", "table"),
+    ("document", "script", "table"),
     [
-        (ROOT / "README.md", "presets"),
-        (RECIPE / "question.md", "changes"),
-        (RECIPE / "question.md", "others"),
+        (ROOT / "README.md", RECIPE / "figures.py", "presets"),
+        (RECIPE / "question.md", RECIPE / "figures.py", "changes"),
+        (RECIPE / "question.md", RECIPE / "figures.py", "others"),
+        *((PAPER / "question.md", PAPER / "measure.py", f"{name}_table") for name in PAPER_TABLES),
     ],
 )
-def test_a_table_shown_is_that_of_the_results(document, table):
-    spec = importlib.util.spec_from_file_location("figures", RECIPE / "figures.py")
-    figures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figures)
-    assert getattr(figures, table)() in document.read_text()
+def test_a_table_shown_is_that_of_the_results(document, script, table):
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert getattr(module, table)() in document.read_text()

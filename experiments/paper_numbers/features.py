@@ -20,7 +20,8 @@ from mbgan.metrics.features import EfficientNetLite, EfficientNetLite0, Efficien
 
 CACHE = Path("~/.cache/mbgan").expanduser()
 SIDE, BATCH, SEED = 224, 16, 0  # pixels, as the images are; images; of the random weights
-BLOCKS = {"efficientnet_lite0": (2, 4, 10, 14), "efficientnet_lite2": (3, 10, 19)}
+# The last blocks of 80, 192 and 320 channels, and of 48, 208 and 352.
+BLOCKS = {"efficientnet_lite0": (7, 14, 15), "efficientnet_lite2": (6, 19, 20)}
 TAPS = ("64", "192", "768", "2048", "logits_unbiased")
 
 
@@ -71,6 +72,13 @@ def blurred(x: Tensor) -> Tensor:
     return F.interpolate(half, size=x.shape[-1], mode="bilinear").round().to(torch.uint8)
 
 
+def quarters(x: Tensor) -> Tensor:
+    """Return the four quarters [4 N, 3, H / 2, W / 2] of images, those of one image in a row."""
+    n, _, height, width = x.shape
+    parts = x.reshape(n, 3, 2, height // 2, 2, width // 2).permute(0, 2, 4, 1, 3, 5)
+    return parts.reshape(4 * n, 3, height // 2, width // 2)
+
+
 @torch.no_grad()
 def extract(network: nn.Module, images: Tensor, file: Path) -> None:
     """Write features and logits of images [N, 3, H, W], uint8, unless they are there."""
@@ -87,6 +95,7 @@ def extract(network: nn.Module, images: Tensor, file: Path) -> None:
 def main(root: str, out: Path) -> None:
     """Extract by three networks at two magnifications, and altered images by one."""
     quiet_libraries()
+    out.mkdir(parents=True, exist_ok=True)
     images = {
         magnification: torch.from_numpy(
             load_images(find_images(root, magnification), SIDE, CACHE).images.copy()
@@ -97,12 +106,13 @@ def main(root: str, out: Path) -> None:
     for network in (lite0, Taps(EfficientNetLite2().eval()), RandomInception().eval()):
         for magnification, x in images.items():
             extract(network, x, out / f"{network.name} {magnification} plain.npz")
-        if network is lite0:
-            x = images["400x"]
-            extract(network, x.flip(-1), out / f"{network.name} 400x mirrored.npz")
-            extract(network, blurred(x), out / f"{network.name} 400x blurred.npz")
-            # What a network for 0..255 sees of images in 0..1.
-            extract(network, x.float() / 255, out / f"{network.name} 400x dark.npz")
+    for magnification, x in images.items():
+        # What a network for 0..255 sees of images in 0..1 and in -1..1.
+        altered = {"unit": x.float() / 255, "signed": x.float() / 127.5 - 1}
+        if magnification == "400x":
+            altered |= {"mirrored": x.flip(-1), "blurred": blurred(x), "quarters": quarters(x)}
+        for name, changed in altered.items():
+            extract(lite0, changed, out / f"{lite0.name} {magnification} {name}.npz")
 
 
 if __name__ == "__main__":

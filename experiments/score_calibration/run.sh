@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # bash experiments/score_calibration/run.sh DIR: both questions of question.md, the oral histology images being in DIR.
-# An hour on two cores; what was extracted is kept in ~/.cache/mbgan.
+# Three quarters of an hour on two cores; what was extracted is kept in ~/.cache/mbgan.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # Keeps freed memory, which halves the time of feature extraction.

@@ -27,9 +27,10 @@ from mbgan.metrics import memorization
 from mbgan.metrics.axes import fid_extrapolated, principal_axes
 from mbgan.metrics.features import EfficientNetLite0, Features
 from mbgan.metrics.histology import STATISTICS, compare, measure
+from mbgan.metrics.likelihood import fld_gap
 from mbgan.metrics.nuclei import BASIS, find_nuclei, light_of, typical_nucleus
 from mbgan.metrics.similarity import ms_ssim
-from mbgan.metrics.suite import FULL
+from mbgan.metrics.suite import FULL, Pair
 
 HERE, CACHE = Path(__file__).parent, Path("~/.cache/mbgan").expanduser()
 SIDE, NATIVE = 64, 224  # px: as scored, and as the files are
@@ -204,8 +205,9 @@ def scores(train: tuple, real: Sample, fake: Sample, slow: bool) -> dict[str, fl
     """Return every score of the fakes; train is features [8, N_TRAIN, F] and images."""
     features, images = torch.from_numpy(train[0]), torch.from_numpy(train[1])
     x, y = torch.from_numpy(real.features), torch.from_numpy(fake.features)
+    pair = Pair(Features(x, x), Features(y, y))
     result = {
-        key: score.of(Features(x, x), Features(y, y))
+        key: score.of(pair)
         for key, score in FULL.items()
         if key != "inception_score"  # needs logits, and says nothing of one tissue
     }
@@ -219,7 +221,7 @@ def scores(train: tuple, real: Sample, fake: Sample, slow: bool) -> dict[str, fl
     result["authenticity"] = memorization.authenticity(features, y)
     if slow:
         result["copy_test"] = memorization.copy_test(features, x, y).z
-        result["fld_gap"] = memorization.fld_gap(features, x, y)
+        result["fld_gap"] = fld_gap(features, x, y)
     shared = {key: value for key, value in real.statistics.items() if key in fake.statistics}
     for name, entry in compare(shared, fake.statistics, resamples=2, floor_splits=0).items():
         result[name] = entry.get("value", np.nan)

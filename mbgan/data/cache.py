@@ -117,7 +117,7 @@ def _build(stem: Path, files: Sequence[ImageFile], image_size: int) -> None:
     # PIL releases the GIL. At most 8, as each may hold an image of 178 Mpixel.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        with _whole(stem.with_suffix(".npy")) as out, warnings.catch_warnings():
+        with whole_file(stem.with_suffix(".npy")) as out, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL's, of broken EXIF and the like, per image
             _write_header(out, len(files), image_size)
             for file, (result, sha256) in zip(
@@ -136,7 +136,7 @@ def _build(stem: Path, files: Sequence[ImageFile], image_size: int) -> None:
     finally:
         pool.shutdown(cancel_futures=True)  # at an interrupt: do not decode the rest
     meta = {"files": kept, "skipped": skipped, "sha256": digest.hexdigest()}
-    with _whole(stem.with_suffix(".json")) as out:
+    with whole_file(stem.with_suffix(".json")) as out:
         out.write(json.dumps(meta, indent=1).encode())
 
 
@@ -168,8 +168,12 @@ def _too_few(files: Sequence[ImageFile], skipped: list[tuple[str, str]]) -> str:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under its name when it is complete, or not at all."""
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file for bytes; it appears at path when it is complete, or not at all.
+
+    Raises:
+        OSError: if the disk is full or path cannot be written to.
+    """
     # Not the process id, which two machines that share a disk may both have.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

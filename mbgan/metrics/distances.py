@@ -33,13 +33,14 @@ def frechet(x: Tensor, y: Tensor) -> Tensor:
     """Return Frechet distances [B] of samples x [B, N, F] and y [B, M, F], many at once.
 
     The trace of (S_x S_y)^(1/2) is the sum of the singular values of R_x R_y^T, where S = R^T R: a
-    hundred times as fast for 150 images as the eigenvalues of S_x S_y, of which most are 0.
+    hundred times as fast for 150 images as the eigenvalues of S_x S_y, of which most are 0. R is
+    the centered sample, or, where there are more images than features, its triangle.
     """
     means = [side.mean(1, keepdim=True) for side in (x, y)]
     roots = [
-        torch.linalg.qr(side - mean).R / (side.shape[1] - 1) ** 0.5
-        for side, mean in zip((x, y), means, strict=True)
+        (side - mean) / (side.shape[1] - 1) ** 0.5 for side, mean in zip((x, y), means, strict=True)
     ]
+    roots = [torch.linalg.qr(r).R if r.shape[1] > r.shape[2] else r for r in roots]
     variances = sum(root.square().sum((1, 2)) for root in roots)
     common = torch.linalg.svdvals(roots[0] @ roots[1].mT).sum(1)
     return (means[0] - means[1]).square().sum((1, 2)) + variances - 2 * common
@@ -103,7 +104,7 @@ def vendi_ratio(real: Tensor, fake: Tensor) -> float:
 
 
 def inception_score(logits: Tensor) -> float:
-    """Return exp E[KL(p(y|x) || p(y))] (Salimans et al. 2016); about 1 for a single tissue.
+    """Return exp E[KL(p(y|x) || p(y))] (Salimans et al. 2016), at least 1.
 
     Args:
         logits: class logits [N, classes]; the mean over (up to) 10 equal parts is returned.

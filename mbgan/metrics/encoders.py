@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbgan.metrics.features import Extractor, waiting_at_most, weights_file
+from mbgan.metrics.features import Extractor, reason, waiting_at_most, weights_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of levels in [0, 1]
 DINOV2 = {  # variant -> its network in timm
@@ -274,8 +274,3 @@ def read_torchscript(path: Path) -> nn.Module:
             f"extractor.weights must be a TorchScript file, got {path}: {reason(error)}; for a "
             "file of tensors set extractor.architecture to the name of its network in timm"
         ) from None
-
-
-def reason(error: BaseException) -> str:
-    """Return the first sentence of an error: what follows in torch's is no advice for users."""
-    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__

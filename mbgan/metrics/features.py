@@ -8,6 +8,7 @@ import hashlib
 import logging
 import pickle
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -215,15 +216,23 @@ def check_tensors_only(path: Path) -> None:
         ValueError: if it holds anything but tensors.
     """
     try:
-        torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the error says it of TorchScript
+            torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"weights must hold tensors only, got {path}: {reason}") from None
+        raise ValueError(
+            f"extractor.weights must hold tensors only, got {path}: {reason(error)}"
+        ) from None
 
 
 def inception_cache() -> Path:
     """Return where torch keeps the Inception weights once they are downloaded."""
     return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
+
+
+def reason(error: BaseException) -> str:
+    """Return the first sentence of an error: what follows in torch's is no advice for users."""
+    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mbgan.metrics.axes import principal_axes
-from mbgan.metrics.neighbors import BLOCK, blocks, nearest
+from mbgan.metrics.neighbors import blocks, nearest
 
 # Of all tests of a verdict together: at most 5 % false alarms, though training images come as pairs
 # of mutual neighbors, which makes their test fire more often than it says.
@@ -169,50 +169,6 @@ def copy_test(train: Tensor, held_out: Tensor, fake: Tensor, components: int = 6
     return CopyTest(z, float(norm.cdf(z)))
 
 
-def fld_gap(
-    train: Tensor, held_out: Tensor, fake: Tensor, epochs: int = 50, lr: float = 0.5
-) -> float:
-    """Return how much likelier training images are than held-out ones, below 0 for overfitting.
-
-    The generalization gap of the feature likelihood divergence (Jiralerspong et al. 2023, sec. 3):
-    equal parts of isotropic Gaussians centered on the fakes, the width of each fitted to the
-    training images; 100 / F times the difference of mean negative log-likelihoods, train less
-    held-out. Features are scaled to mean 0 and variance 1 over the training images.
-
-    Args:
-        train: features [P, N, F] of training images in P poses, at least 2 images.
-        held_out: features [n_real, F].
-        fake: features [n_fake, F].
-        epochs: passes of Adam over the training images.
-        lr: its learning rate, on the log of the variance.
-
-    Raises:
-        ValueError: as `nearest_pose`.
-    """
-    check(train, held_out=held_out, fake=fake)
-    flat = train.flatten(0, 1).double()
-    deviation, mean = torch.std_mean(flat, dim=0, correction=0)
-    kept = deviation > 1e-9 * deviation.max()
-    flat, held_out, fake = (
-        ((x.double() - mean) / deviation)[:, kept] for x in (flat, held_out, fake)
-    )
-    log_variance = torch.zeros(len(fake), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([log_variance], lr=lr)
-    small = list(blocks(flat, fake)) if len(flat) * len(fake) <= BLOCK else None
-    for _ in range(epochs):
-        for _, block in small or blocks(flat, fake):
-            optimizer.zero_grad()
-            loss = -_log_likelihood(block, log_variance, flat.shape[1]).mean()
-            (log_variance.grad,) = torch.autograd.grad(loss, log_variance)
-            optimizer.step()
-    with torch.no_grad():
-        train_nll, held_out_nll = (
-            -torch.cat([_log_likelihood(b, log_variance, x.shape[1]) for _, b in blocks(x, fake)])
-            for x in (flat, held_out)
-        )
-    return float(100 * (train_nll.mean() - held_out_nll.mean()))
-
-
 def similarity(found: Match, train_images: Tensor, images: Tensor) -> Tensor:
     """Return the structural similarity [M] of images and their matches (Wang et al. 2004).
 
@@ -334,9 +290,3 @@ def check(train: Tensor, **sides: Tensor) -> None:
             f"train must hold images that differ, got {train.shape[1]} with equal features; "
             "are they one image, or is the extractor broken?"
         )
-
-
-def _log_likelihood(distances: Tensor, log_variance: Tensor, width: int) -> Tensor:
-    """Return log p(x) / F [N] from distances [N, M] to M Gaussians, without the factor 2 pi."""
-    logs = -0.5 * (distances.square() / log_variance.exp() + width * log_variance)
-    return (logs.logsumexp(1) - torch.tensor(len(log_variance)).log()) / width

@@ -28,7 +28,12 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, flo
     Raises:
         ValueError: if a side has no k neighbors.
     """
-    return _covered(fake, real, k), _covered(real, fake, k)
+    radii_real, radii_fake = radius(real, k), radius(fake, k)
+    near_fake, near_real = torch.zeros(len(fake), dtype=torch.bool), []
+    for rows, block in blocks(real, fake):
+        near_fake |= (block <= radii_real[rows, None]).any(0)
+        near_real.append((block <= radii_fake).any(1))
+    return float(near_fake.double().mean()), float(torch.cat(near_real).double().mean())
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> tuple[float, float]:
@@ -105,9 +110,3 @@ def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
         block = torch.addmm(squares, part, y.T, alpha=-2)  # [rows, M]
         block += part.norm(dim=1, keepdim=True).square()
         yield rows, block.clamp_min_(0).sqrt_()
-
-
-def _covered(x: Tensor, balls: Tensor, k: int) -> float:
-    radii = radius(balls, k)
-    parts = [(block <= radii).any(1) for _, block in blocks(x, balls)]
-    return float(torch.cat(parts).double().mean())

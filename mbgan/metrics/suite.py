@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from mbgan.metrics.axes import fid_extrapolated, principal_axes
 from mbgan.metrics.distances import diversity, fid, inception_score, vendi_ratio
 from mbgan.metrics.features import Extractor, Features
 from mbgan.metrics.floor import halves
+from mbgan.metrics.likelihood import fld_gap
 from mbgan.metrics.neighbors import density_coverage, precision_recall
 from mbgan.metrics.nuclei import typical_nucleus
 from mbgan.metrics.similarity import ms_ssim
@@ -50,26 +52,49 @@ class Training:
         return Training(self.images[rows], self.features[:, rows])
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Features of both sides, and what several scores need of them."""
+
+    real: Features
+    fake: Features
+
+    @cached_property
+    def precision_recall(self) -> tuple[float, float]:
+        """Return `neighbors.precision_recall`."""
+        return precision_recall(self.real.features, self.fake.features)
+
+    @cached_property
+    def density_coverage(self) -> tuple[float, float]:
+        """Return `neighbors.density_coverage`."""
+        return density_coverage(self.real.features, self.fake.features)
+
+
 class Score(NamedTuple):
     """A number that compares reals and fakes by their features, and the range it cannot leave."""
 
-    of: Callable[[Features, Features], float]
+    of: Callable[[Pair], float]
     low: float = 0.0
     high: float = INFINITY
 
 
+def of_features(score: Callable[[Tensor, Tensor], float]) -> Callable[[Pair], float]:
+    """Return a score of real and fake features [N, F] as one of a pair."""
+    return lambda pair: score(pair.real.features, pair.fake.features)
+
+
 QUICK: dict[str, Score] = {
-    "kid": Score(lambda real, fake: kernel.kid(real.features, fake.features), low=-INFINITY),
-    "fid": Score(lambda real, fake: fid(real.features, fake.features)),
-    "inception_score": Score(lambda _, fake: inception_score(fake.logits), low=1.0),
-    "diversity": Score(lambda real, fake: diversity(real.features, fake.features)),
+    "kid": Score(of_features(kernel.kid), low=-INFINITY),
+    "fid": Score(of_features(fid)),
+    "inception_score": Score(lambda pair: inception_score(pair.fake.logits), low=1.0),
+    "diversity": Score(of_features(diversity)),
 }
 FULL = QUICK | {
-    "precision": Score(lambda r, f: precision_recall(r.features, f.features)[0], high=1.0),
-    "recall": Score(lambda r, f: precision_recall(r.features, f.features)[1], high=1.0),
-    "density": Score(lambda r, f: density_coverage(r.features, f.features)[0]),
-    "coverage": Score(lambda r, f: density_coverage(r.features, f.features)[1], high=1.0),
-    "vendi_ratio": Score(lambda real, fake: vendi_ratio(real.features, fake.features)),
+    "precision": Score(lambda pair: pair.precision_recall[0], high=1.0),
+    "recall": Score(lambda pair: pair.precision_recall[1], high=1.0),
+    "density": Score(lambda pair: pair.density_coverage[0]),
+    "coverage": Score(lambda pair: pair.density_coverage[1], high=1.0),
+    "vendi_ratio": Score(of_features(vendi_ratio)),
 }
 
 
@@ -117,8 +142,10 @@ class Suite:
         return torch.from_numpy(held_out[rows]), torch.from_numpy(held_out.conditions[rows])
 
     def scores(self, real: Features, fake: Features) -> dict[str, float]:
-        """Return each quick score of the fakes, keyed by its name and the extractor's."""
-        return {self.key(name): score.of(real, fake) for name, score in QUICK.items()}
+        """Return each quick score that the images have, keyed by its name and the extractor's."""
+        pair = Pair(real, fake)
+        found = {self.key(name): measured(score, pair) for name, score in QUICK.items()}
+        return {key: entry["value"] for key, entry in found.items() if entry["value"] is not None}
 
     def key(self, name: str) -> str:
         """Return a score's key: no two extractors' numbers meet under one."""
@@ -149,10 +176,11 @@ class Suite:
         """
         n_real, n_fake = len(real.images), len(fake.images)
         over = "images" if patients is None else "patients"
-        splits = half_splits(real.seen, fake.seen, patients, self.floor_splits)
+        pair = Pair(real.seen, fake.seen)
+        splits = half_splits(pair, patients, self.floor_splits)
         result: dict[str, dict[str, Any]] = {}
         for name, score in (FULL | along_axes(real, fake, train) | against(train)).items():
-            entry = result[self.key(name)] = measured(score, real.seen, fake.seen)
+            entry = result[self.key(name)] = measured(score, pair)
             if entry["value"] is not None and splits:
                 entry |= among_halves(score, entry["value"], splits) | {"interval_over": over}
         if min(n_real, n_fake) >= 3:
@@ -168,7 +196,7 @@ class Suite:
                 f"mostly bias, as there are no more images than features ({wide})"
             )
         result[self.key("inception_score")]["note"] = (
-            "1 is the least; near it for one tissue, whatever the images"
+            "1 is the least; by ImageNet's classes, not tissue's: read it beside the reals' own"
         )
         result["ms_ssim"] = pixel_diversity(real.images, fake.images)
         return result | self.histology(real.images, fake.images, patients)
@@ -180,7 +208,7 @@ class Suite:
         try:
             nucleus_px = self.nucleus_px or typical_nucleus(real)
             real_values, fake_values = (
-                histology.measure(images, nucleus_px, jobs=-1) for images in (real, fake)
+                histology.measure(images, nucleus_px) for images in (real, fake)
             )
         except ValueError as error:
             return {"histology": {"value": None, "reason": str(error)}}
@@ -202,7 +230,7 @@ def along_axes(real: Sample, fake: Sample, train: Training | None) -> dict[str, 
     along = principal_axes(torch.cat(known), axes)
     return {
         f"fid_{along.directions.shape[1]}_axes": Score(
-            lambda r, f: fid_extrapolated(r.features, f.features, along), low=-INFINITY
+            of_features(lambda real, fake: fid_extrapolated(real, fake, along)), low=-INFINITY
         )
     }
 
@@ -237,10 +265,10 @@ def against(train: Training | None) -> dict[str, Score]:
         return {}
     known = train.features
     return {
-        "authenticity": Score(lambda _, f: memorization.authenticity(known, f.features), high=1.0),
-        "fld_gap": Score(
-            lambda r, f: memorization.fld_gap(known, r.features, f.features), low=-INFINITY
+        "authenticity": Score(
+            of_features(lambda _, fake: memorization.authenticity(known, fake)), high=1.0
         ),
+        "fld_gap": Score(of_features(lambda real, fake: fld_gap(known, real, fake)), low=-INFINITY),
     }
 
 
@@ -265,10 +293,10 @@ def verdict(real: Sample, fake: Sample, train: Training) -> dict[str, Any]:
     return {"verdict": numbers.pop("word"), "n_train": n_train} | numbers
 
 
-def measured(score: Score, real: Features, fake: Features) -> dict[str, Any]:
+def measured(score: Score, pair: Pair) -> dict[str, Any]:
     """Return a score's value, or None and the reason why these images have none."""
     try:
-        value = score.of(real, fake)
+        value = score.of(pair)
     except ValueError as error:
         return {"value": None, "reason": str(error)}
     if not math.isfinite(value):
@@ -276,24 +304,23 @@ def measured(score: Score, real: Features, fake: Features) -> dict[str, Any]:
     return {"value": value}
 
 
-Splits = Sequence[tuple[Features, Features, Features]]  # of the reals, both halves; of fakes, one
+Splits = Sequence[tuple[Pair, Pair]]  # halves of the reals; one of them with a half of the fakes
 
 
-def half_splits(
-    real: Features, fake: Features, patients: Sequence[str] | None, times: int
-) -> Splits:
+def half_splits(pair: Pair, patients: Sequence[str] | None, times: int) -> Splits:
     """Return random halves of both sides; patients are on one side of a split of the reals."""
 
     def taken(side: Features, rows: Any) -> Features:
         return Features(*(values[rows] for values in side))
 
-    n_real, n_fake = len(real.features), len(fake.features)
+    n_real, n_fake = len(pair.real.features), len(pair.fake.features)
     of_reals = halves(patients or list(map(str, range(n_real))), n_real, times)
     of_fakes = halves(list(map(str, range(n_fake))), n_fake, times)
-    return [
-        (taken(real, a), taken(real, b), taken(fake, c))
-        for (a, b), (c, _) in zip(of_reals, of_fakes, strict=False)
-    ]
+    found = []
+    for (a, b), (c, _) in zip(of_reals, of_fakes, strict=False):
+        half = taken(pair.real, a)
+        found.append((Pair(half, taken(pair.real, b)), Pair(half, taken(pair.fake, c))))
+    return found
 
 
 def among_halves(score: Score, value: float, splits: Splits) -> dict[str, Any]:
@@ -302,10 +329,10 @@ def among_halves(score: Score, value: float, splits: Splits) -> dict[str, Any]:
     A half drawn without replacement lies about as far from its sample as that from its
     distribution. The interval is around the value of all, as halves have another bias.
     """
-    n_each = min(len(a.features) for a, _, _ in splits)
-    fakes, reals = (
-        [v for pair in pairs if (v := measured(score, *pair)["value"]) is not None]
-        for pairs in ([(a, c) for a, _, c in splits], [(a, b) for a, b, _ in splits])
+    n_each = min(len(pair.real.features) for pair, _ in splits)
+    reals, fakes = (
+        [v for pair in pairs if (v := measured(score, pair)["value"]) is not None]
+        for pairs in zip(*splits, strict=True)
     )
     found: dict[str, Any] = {"floor": {"n_each": n_each, "splits": len(reals)}}
     if len(fakes) > 1:

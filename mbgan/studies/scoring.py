@@ -20,6 +20,7 @@ from mbgan.latents import fixed_latents
 from mbgan.metrics.memorization import poses
 from mbgan.metrics.suite import Sample, Suite, Training, verdict
 from mbgan.networks import Generator
+from mbgan.studies.feature_cache import extract_once
 
 VERSION = 3  # of the content of scores.json, see scores.schema.json
 
@@ -87,7 +88,7 @@ def score_generator(
         "magnification": datamodule.magnification,
         "seed": seed,
     }
-    return _score(head, suite, real, fake, train, generator.conditions)
+    return _score(head, suite, real, fake, train, generator.conditions, datamodule.cache_dir)
 
 
 def score_folders(
@@ -109,7 +110,7 @@ def score_folders(
         image_size: side in pixels to which all are scaled; None for the fakes' own.
         naming: how paths tell magnification, class and patient.
         suite: which scores.
-        cache_dir: where decoded images are kept.
+        cache_dir: where decoded images and features of real ones are kept.
 
     Raises:
         FileNotFoundError: if a folder is missing, or holds no such images.
@@ -153,7 +154,8 @@ def score_folders(
         "magnification": one,
     }
     real, train = _at_most(sides["real"], suite), sides.get("train")
-    return _score(head, suite, real, sides["fake"], train.images if train else None, tuple(names))
+    x_train = train.images if train else None
+    return _score(head, suite, real, sides["fake"], x_train, tuple(names), cache_dir)
 
 
 def _score(
@@ -163,16 +165,14 @@ def _score(
     fake: Side,
     x_train: Tensor | None,
     names: Sequence[str],
+    cache_dir: str | Path,
 ) -> Scored:
-    extract = suite.extractor.extract
-    train = None
+    extractor, train = suite.extractor, None
     if x_train is not None:
-        features = [extract(pose).features for pose in poses(x_train)]
-        train = Training(x_train, torch.stack(features))
-    x_real, x_fake = (
-        Sample(real.images, extract(real.images)),
-        Sample(fake.images, extract(fake.images)),
-    )
+        seen = [extract_once(extractor, pose, cache_dir) for pose in poses(x_train)]
+        train = Training(x_train, torch.stack([pose.features for pose in seen]))
+    x_real = Sample(real.images, extract_once(extractor, real.images, cache_dir))
+    x_fake = Sample(fake.images, extractor.extract(fake.images))  # not kept: ever new ones
     result = {
         "version": VERSION,
         **head,

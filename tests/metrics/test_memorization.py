@@ -5,11 +5,11 @@ import torch
 
 from mbgan.data.stream import turn
 from mbgan.metrics import neighbors
+from mbgan.metrics.likelihood import fld_gap
 from mbgan.metrics.memorization import (
     authenticity,
     closer,
     copy_test,
-    fld_gap,
     match_others,
     nearest_pose,
     poses,
@@ -110,30 +110,6 @@ def test_copy_test_measures_in_the_principal_axes_of_training():
     held_out = torch.cat([points(20, 1, width=3), torch.zeros(20, 2)], 1)
     away = held_out + torch.tensor([0, 0, 0, 100.0, 0])
     assert copy_test(train, held_out, away, components=3).z == pytest.approx(0, abs=1e-6)
-
-
-def test_fld_gap_of_one_gaussian_each_is_exact():
-    """Every fake at 0 and features of variance 1: the common best variance is 1, so the gap is
-    100 / F / 2 * (mean |train|^2 - mean |held out|^2); Adam at 0.5 comes within 1 %."""
-    train = torch.tensor([[[-1.0, -1.0], [1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]]])
-    held_out = torch.tensor([[3.0, 0.0], [0.0, 3.0]])
-    gap = fld_gap(train, held_out, torch.zeros(2, 2))
-    assert gap == pytest.approx(100 / 2 / 2 * (2 - 9), rel=2e-2)
-
-
-def test_fld_gap_is_negative_for_copies_and_small_for_new_images():
-    train, held_out, fake = (points(60, seed, width=4) for seed in range(3))
-    copies = fld_gap(train[None], held_out, train + 0.01 * points(60, 3, width=4))
-    assert copies < -20
-    assert abs(fld_gap(train[None], held_out, fake)) < -copies / 4
-
-
-def test_fld_gap_leaves_out_features_that_do_not_vary():
-    train, held_out, fake = (points(20, seed, width=4) for seed in range(3))
-    wider = [torch.cat([x, torch.ones(20, 1)], 1) for x in (train, held_out, fake)]
-    assert fld_gap(wider[0][None], *wider[1:]) == pytest.approx(
-        fld_gap(train[None], held_out, fake)
-    )
 
 
 def test_closer_is_the_hypergeometric_tail():

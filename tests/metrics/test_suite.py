@@ -8,6 +8,7 @@ import torch
 from mbgan.metrics.features import Features
 from mbgan.metrics.suite import (
     FULL,
+    Pair,
     Sample,
     Score,
     Suite,
@@ -50,19 +51,19 @@ def test_every_score_has_an_interval_around_it_and_its_floor_at_half_of_the_real
 
 def test_the_interval_of_a_mean_is_that_of_students_t():
     """Halves of n images lie as far from their mean, s / sqrt n, as it lies from the truth."""
-    real, fake = side(100, seed=0).seen, side(400, seed=1).seen
-    mean = Score(lambda _, fake: float(fake.features[:, 0].mean()), low=-torch.inf)
-    value = mean.of(real, fake)
-    low, high = among_halves(mean, value, half_splits(real, fake, None, 400))["interval"]
-    expected = 1.96 * float(fake.features[:, 0].std()) / 400**0.5
+    pair = Pair(side(100, seed=0).seen, side(400, seed=1).seen)
+    mean = Score(lambda pair: float(pair.fake.features[:, 0].mean()), low=-torch.inf)
+    value = mean.of(pair)
+    low, high = among_halves(mean, value, half_splits(pair, None, 400))["interval"]
+    expected = 1.96 * float(pair.fake.features[:, 0].std()) / 400**0.5
     assert (high - low) / 2 == pytest.approx(expected, rel=0.12)
     assert (low + high) / 2 == pytest.approx(value)
 
 
 def test_an_interval_does_not_leave_the_range_of_its_score():
-    real, fake = side(40, seed=0).seen, side(40, seed=1).seen
-    share = Score(lambda _, fake: float((fake.features[:, 0] < 1.9).double().mean()), high=1.0)
-    found = among_halves(share, share.of(real, fake), half_splits(real, fake, None, 20))
+    pair = Pair(side(40, seed=0).seen, side(40, seed=1).seen)
+    share = Score(lambda pair: float((pair.fake.features[:, 0] < 1.9).double().mean()), high=1.0)
+    found = among_halves(share, share.of(pair), half_splits(pair, None, 20))
     assert found["interval"][1] == 1.0
 
 
@@ -140,6 +141,12 @@ def test_pixel_diversity_stands_beside_the_reals_own(suite):
         None,
         "pairs need at least 4 images on each side, got n_real=3, n_fake=40",
     )
+
+
+def test_an_extractor_without_classes_trains_without_the_inception_score(suite):
+    real, fake = (side(8, seed=s).seen for s in range(2))
+    found = suite.scores(*(Features(x.features, x.features[:, :0]) for x in (real, fake)))
+    assert set(found) == {"kid/pixels", "fid/pixels", "diversity/pixels"}
 
 
 def test_equal_real_images_have_no_diversity_to_compare_with(suite):

@@ -24,9 +24,14 @@ SCHEMA = json.loads((Path(scoring.__file__).parent / "scores.schema.json").read_
 class Colors(nn.Module):
     """Features of an image: the mean color of each of its quarters."""
 
-    name, sha256 = "colors", "0" * 64
+    name, sha256, fingerprint = "colors", "0" * 64, "0" * 64
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
 
     def extract(self, x):
+        self.seen.append(x)
         parts = nn.functional.adaptive_avg_pool2d(x.double() / 64, 2).flatten(1)
         return Features(parts, parts)
 
@@ -41,8 +46,8 @@ def fields(root, seeds, side=64, classes=("tumor",), magnification="40x"):
 def scored(tmp_path):
     """Score folders by the colors of their images."""
 
-    def run(folders, magnification=None, image_size=None, max_images=None):
-        suite = Suite(Colors(), max_images, floor_splits=3, nucleus_px=8)
+    def run(folders, magnification=None, image_size=None, max_images=None, extractor=None):
+        suite = Suite(extractor or Colors(), max_images, floor_splits=3, nucleus_px=8)
         return scoring.score_folders(
             folders, magnification, image_size, Naming(), suite, tmp_path / "cache"
         )
@@ -64,6 +69,18 @@ def test_folders_of_one_kind_score_as_real_against_real_and_copies_are_named(sco
         == "copying"
     )
     assert "memorization" not in scored({"real": real, "fake": fresh}).result
+
+
+def test_a_second_evaluation_extracts_the_fakes_alone(scored, tmp_path):
+    folders = {
+        name: fields(tmp_path / name, range(start, start + n))
+        for name, start, n in (("real", 0, 10), ("train", 100, 12), ("fake", 200, 8))
+    }
+    first, second = Colors(), Colors()
+    results = [scored(folders, extractor=extractor).result for extractor in (first, second)]
+    assert sorted(map(len, first.seen)) == [8, 10, *[12] * 8]
+    assert list(map(len, second.seen)) == [8]
+    assert results[0] == results[1]
 
 
 def test_classes_that_both_have_are_scored_by_themselves(scored, tmp_path):
@@ -169,6 +186,13 @@ def test_evaluate_scores_two_folders_from_the_command_line(call, tmp_path):
     validate(result, SCHEMA)
     assert (result["n_real"], result["n_fake"], result["image_size"]) == (6, 8, 32)
     assert "40x, 32 px; n_real 6, n_fake 8, extractor efficientnet_lite0 (" in err
+
+
+def test_an_encoder_without_its_file_is_asked_for_by_the_name_that_a_user_types(call, tmp_path):
+    folders = [f"{side}={fields(tmp_path / side, range(6))}" for side in ("real", "fake")]
+    code, err = call(evaluate.main, *folders, "extractor=local")
+    assert code == 1
+    assert err.startswith("error: extractor.weights must be given, as in extractor.weights=VALUE")
 
 
 @pytest.mark.parametrize("arguments", [[], ["run=a", "real=b", "fake=c"], ["real=b"]])
