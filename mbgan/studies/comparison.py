@@ -16,7 +16,7 @@ from mbgan.studies.ranking import (
     probability_of_best,
     smallest_kid_difference,
 )
-from mbgan.studies.run_table import RunRecord, Section, name_groups, sections, why_apart
+from mbgan.studies.run_table import RunRecord, Section, sections, why_apart
 
 Row = dict[str, Any]
 
@@ -27,7 +27,6 @@ def compare(runs: Sequence[RunRecord]) -> Row:
     Runs are ranked by KID, and only with those of the same data, split, magnification, image size,
     extractor and weights of it.
     """
-    name_groups(runs)
     parts = sections(runs)
     known = [
         part for part, members in parts.items() if any(run.rows or run.scores for run in members)
@@ -36,7 +35,6 @@ def compare(runs: Sequence[RunRecord]) -> Row:
         "sections": [section(part, parts[part], known) for part in known],
         "runs": [about(run) for run in sorted(runs, key=lambda run: natural(run.name))],
         "differences": differences(runs),
-        "by": "kid",
     }
 
 
@@ -50,15 +48,18 @@ def section(part: Section, runs: list[RunRecord], others: list[Section]) -> Row:
         found = [run.measurement("kid") for run in group if not run.unranked]
         if present := [m for m in found if m is not None]:
             measured[name] = present
-    best = probability_of_best(measured)
-    rows = [group_row(name, group) | {"p_best": best.get(name)} for name, group in members.items()]
-    rows.sort(key=lambda row: (row["kid"] is None, row["kid"].mean if row["kid"] else 0))
-    for place, row in enumerate(rows):
-        row["rank"] = place + 1 if row["kid"] is not None else None
+    best = probability_of_best(measured) if len(measured) > 1 else {}
     entry = next((e for run in runs if (e := run.entry("kid"))), {})
     floor = entry.get("floor", {})
     smallest = smallest_kid_difference(floor, part.n_real)
     pairs = [pair_row(pair, smallest) for pair in compare_pairs(measured)]
+    rows = [group_row(name, group) for name, group in members.items()]
+    for row in rows:
+        worse = sum(row["name"] == pair["loser"] for pair in pairs)
+        better = sum(row["name"] == pair["winner"] for pair in pairs)
+        row["places"] = (1 + worse, len(measured) - better) if row["kid"] else None
+        row["p_best"] = best.get(row["name"])
+    rows.sort(key=lambda row: (row["kid"] is None, row["kid"].mean if row["kid"] else 0))
     return {
         "title": part.title,
         "part": part,
@@ -104,7 +105,9 @@ def group_row(name: str, group: list[RunRecord]) -> Row:
 
 
 def pair_row(pair: Comparison, smallest: float | None) -> Row:
-    """Return a comparison and what it says in words."""
+    """Return a comparison, which group it finds better, if any, and what it says in words."""
+    winner, loser = (pair.a, pair.b) if pair.difference < 0 else (pair.b, pair.a)
+    told = False
     if pair.p_holm is None:
         word = pair.reason
     elif pair.p_holm >= LEVEL:
@@ -112,30 +115,33 @@ def pair_row(pair: Comparison, smallest: float | None) -> Row:
     elif smallest is not None and abs(pair.difference) < smallest:
         word = "differ, by less than these images can tell"
     else:
-        word = f"{pair.a if pair.difference < 0 else pair.b} is better"
-    return {**vars(pair), "word": word, "told": word.endswith("is better")}
+        word, told = f"{winner} is better", True
+    ends = {"winner": winner, "loser": loser} if told else {"winner": None, "loser": None}
+    return {**vars(pair), **ends, "word": word}
 
 
 def verdict(groups: list[Row], pairs: list[Row]) -> str:
-    """Return in a sentence or two what a ranking says."""
-    ranked = [row for row in groups if row["rank"]]
+    """Return in a sentence or two what a ranking says; ties are called ties."""
+    ranked = [row for row in groups if row["places"]]
     if not ranked:
-        return "No run here can be ranked; the table says why."
+        return "No run here can be ranked; the table of all runs says why."
     first = ranked[0]["name"]
     if len(ranked) == 1:
         return f"Only {first} can be ranked: there is nothing to compare it with."
-    sure = f"{first} has the lowest KID, and is best with probability {ranked[0]['p_best']:.2f}."
-    beside = [pair for pair in pairs if first in (pair["a"], pair["b"])]
-    beaten = [pair for pair in beside if pair["told"] and pair["word"].startswith(f"{first} is")]
+    chance = f"best with probability {ranked[0]['p_best']:.2f}"
     if not any(pair["p"] is not None for pair in pairs):
         seeds = max(row["kid"].n_seeds for row in ranked)
         each = "one seed each" if seeds == 1 else "too few seeds in common"
-        return f"{sure} No difference is tested ({each}): other seeds may rank otherwise."
-    if len(beaten) == len(beside):
-        return f"{sure} It is told apart from every other."
-    if not beaten:
-        return f"{sure} It is told apart from none of the others."
-    return f"{sure} It is told apart from {len(beaten)} of the {len(beside)} others."
+        return (
+            f"Not decided: {first} has the lowest KID ({chance}), but no difference can be tested "
+            f"({each}). Other seeds may rank otherwise; train each with 3 or more."
+        )
+    tied = [row["name"] for row in ranked if row["places"][0] == 1]
+    if tied == [first] and ranked[0]["places"][1] == 1:
+        return f"{first} is better than every other ({chance})."
+    if len(tied) == len(ranked):
+        return f"A tie: no test tells any from first place. {first} has the lowest KID ({chance})."
+    return f"A tie for first place: {'; '.join(tied)}. {first} has the lowest KID ({chance})."
 
 
 def about(run: RunRecord) -> Row:

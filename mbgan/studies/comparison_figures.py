@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
@@ -18,6 +19,7 @@ COLORS = (  # readable on white and on black
     *("#8a6fc0", "#d0679b", "#3f9b8f", "#c98f35", "#5b8bd0", "#b3574a", "#7d9b3f", "#8c8c96"),
 )
 MARKERS = "osD^vPX"
+NAMES = {"kid": "KID", "fid": "FID", "inception_score": "Inception score"}
 FLOOR = "#9a93a8"
 INCHES = 5.2  # width: its letters are readable on a phone
 CHART: Any = STYLE | {"text.parse_math": False}  # names may hold a $
@@ -34,17 +36,15 @@ def charts(sections: Sequence[Row]) -> dict[str, Figure]:
     """Return the charts for which there are numbers, by name."""
     marks, found = looks(sections), dict[str, Figure]()
     with mpl.rc_context(CHART):
-        for score in ("kid", "fid", "inception_score"):
+        for score in NAMES:
             shown = [p for p in sections if any(score in row["scores"] for row in p["groups"])]
             if shown:
                 heights = [0.62 + 0.46 * len(scored(part, score)) for part in shown]
-                found[score] = stacked(
-                    shown, heights, lambda axes, part, s=score: by_group(axes, part, s, marks)
-                )
+                found[score] = stacked(shown, heights, partial(by_group, score=score, marks=marks))
         if shown := [part for part in sections if any(run.rows for run in part["runs"])]:
-            found["curves"] = stacked(shown, 2.6, lambda a, part: curves(a, part, marks))
+            found["curves"] = stacked(shown, 2.6, partial(curves, marks=marks))
         if shown := [p for p in sections if any(dots(row, p) for row in p["groups"])]:
-            found["cost"] = stacked(shown, 2.6, lambda a, part: cost(a, part, marks))
+            found["cost"] = stacked(shown, 2.6, partial(cost, marks=marks))
     return found
 
 
@@ -85,7 +85,7 @@ def by_group(axes: Axes, part: Row, score: str, marks: dict[str, tuple[str, str]
                 axes.plot(entry["floor"]["of_fakes"], -place, "|", color=color, markersize=9)
         found = row["scores"][score]
         axes.plot([found.low, found.high], [-place] * 2, color=color, linewidth=1.5)
-        flag = "" if row["rank"] else "  (not ranked)"
+        flag = "" if row["places"] else "  (not ranked)"
         axes.annotate(
             textwrap.shorten(row["name"], 60, placeholder="…") + flag,
             (0, -place),
@@ -98,7 +98,7 @@ def by_group(axes: Axes, part: Row, score: str, marks: dict[str, tuple[str, str]
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.06)
-    axes.set_xlabel(f"{score.replace('_', ' ')} by {part['part'].extractor}", fontsize=8)
+    axes.set_xlabel(f"{NAMES[score]} by {part['part'].extractor}", fontsize=8)
 
 
 def curves(axes: Axes, part: Row, marks: dict[str, tuple[str, str]]) -> None:
@@ -117,7 +117,7 @@ def curves(axes: Axes, part: Row, marks: dict[str, tuple[str, str]]) -> None:
         style = "-" if run.status == "done" else ":"
         axes.plot(x, y, style, marker=marker, color=color, markersize=3, linewidth=1.2, label=label)
     axes.set_xlabel("images seen by the critic", fontsize=8)
-    axes.set_ylabel(key, fontsize=8)
+    axes.set_ylabel(f"KID by {part['part'].extractor}", fontsize=8)
     axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
     legend(axes)
 
@@ -134,16 +134,19 @@ def cost(axes: Axes, part: Row, marks: dict[str, tuple[str, str]]) -> None:
         if points := dots(row, part):
             color, marker = marks[row["name"]]
             size = 12 + 12 * ((row["parameters"] or 0) / 1e6) ** 0.5
+            x, y = zip(*points, strict=True)
             axes.scatter(
-                *np.transpose(points),
+                x,
+                y,
                 s=size,
                 color=color,
                 marker=marker,
                 label=textwrap.shorten(row["name"], 60, placeholder="…"),
             )
     axes.set_xlabel("minutes of training", fontsize=8)
-    axes.set_ylabel(f"kid/{part['part'].extractor}", fontsize=8)
+    axes.set_ylabel(f"KID by {part['part'].extractor}", fontsize=8)
     axes.margins(0.1)
+    axes.set_xlim(left=0)
     legend(axes)
 
 

@@ -147,7 +147,7 @@ def sample_rows(part: Row, pictures: Pictures, real_images: bool) -> list[Row]:
 
 def sampled(part: Row, real_images: bool) -> list[tuple[str, RunRecord, Path]]:
     """Return name, run and grid of samples of each group, and of real images first."""
-    found = []
+    found: list[tuple[str, RunRecord, Path]] = []
     for group in part["groups"]:
         run = next((run for run in group["runs"] if run.sample), None)
         if run and run.sample:

@@ -3,23 +3,24 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mbgan.runs import Run
+from mbgan.studies.card_summary import natural
 from mbgan.studies.page import dotted
 from mbgan.studies.ranking import Measurement
 from mbgan.studies.scoring import VERSION
 
 Settings = dict[str, Any]  # of a config, by dotted name
 LoadConfig = Callable[[Path], Settings]
-IGNORED = (  # names of settings that make no other model: seeds, places, and how it is looked at
-    *("seed", "resume", "run_dir", "cache_dir", "data.root", "data.num_workers", "magnification"),
-    *("logger", "callbacks", "extractor", "metrics", "full_metrics", "trainer.accelerator"),
+IGNORED = (  # settings that make no other model: seeds, places, scoring, and a section's own
+    *("seed", "resume", "run_dir", "cache_dir", "data.root", "data.num_workers", "logger"),
+    *("callbacks", "extractor", "metrics", "full_metrics", "trainer.accelerator"),
+    *("magnification", "image_size"),
 )
-NAMED = 3  # settings in a group's name, at most
 
 
 @dataclass(frozen=True)
@@ -269,35 +270,21 @@ def read_scores(run: Run) -> dict[str, Any]:
 
 
 def name_groups(runs: Sequence[RunRecord]) -> None:
-    """Give each run the name of its group: model, magnification and what else is unusual.
+    """Give each run of a section the name of its group: its model, and in what runs of it differ.
 
-    Unusual is what differs from most runs; of the model's own settings, from most of that model.
-    A config group in which another file was chosen stands for its settings: augment=ada.
+    The file that was chosen of a config group stands for its settings: augment=ada.
     """
-    settings = {id(run): compared(run) for run in runs}
-    groups: dict[tuple[Any, ...], list[RunRecord]] = {}
-    for run in runs:
-        known = tuple(sorted((k, repr(v)) for k, v in settings[id(run)].items()))
-        groups.setdefault((run.model, run.magnification, known), []).append(run)
-    taken: dict[str, int] = {}
-    for members in groups.values():
-        first = members[0]
-        others = [run for run in runs if run.model == first.model]
-        words = list(
-            dict.fromkeys(
-                word_for(first, key, settings[id(first)].get(key), runs)
-                for key in sorted({k for run in runs for k in settings[id(run)]})
-                if settings[id(first)].get(key)
-                != most_common(settings[id(run)].get(key) for run in (others if own(key) else runs))
+    for model in {run.model for run in runs}:
+        family = [run for run in runs if run.model == model]
+        known = {id(run): compared(run) for run in family}
+        keys = sorted({key for settings in known.values() for key in settings})
+        for run in family:
+            words = dict.fromkeys(
+                word_for(run, key, {id(r): known[id(r)].get(key) for r in family}, family)
+                for key in keys
+                if any(known[id(r)].get(key) != known[id(run)].get(key) for r in family)
             )
-        )
-        more = [f"{len(words) - NAMED} more"] if len(words) > NAMED else []
-        name = ", ".join([first.model, first.magnification, *words[:NAMED], *more])
-        taken[name] = taken.get(name, 0) + 1
-        if taken[name] > 1:
-            name += f" ({taken[name]})"
-        for run in members:
-            run.group = name
+            run.group = ", ".join([model, *words])
 
 
 def compared(run: RunRecord) -> Settings:
@@ -309,30 +296,23 @@ def compared(run: RunRecord) -> Settings:
     }
 
 
-def own(key: str) -> bool:
-    """Return whether a setting is the model's own: most models choose their regularizer."""
-    return key.split(".")[0] in ("model", "regularizer")
-
-
-def word_for(run: RunRecord, key: str, value: Any, runs: Sequence[RunRecord]) -> str:
-    """Return how a group's name tells a setting."""
-    group = key.split(".")[0]
-    if "." in key and len({other.choices.get(group) for other in runs}) > 1:
-        return f"{group}={run.choices.get(group, 'not set')}"
+def word_for(
+    run: RunRecord, key: str, values: Mapping[int, Any], family: Sequence[RunRecord]
+) -> str:
+    """Return how a group's name tells a setting, of which each run of the model has a value."""
+    group, value = key.split(".")[0], values[id(run)]
+    choice = run.choices.get(group)
+    alike = [other for other in family if other.choices.get(group) == choice]
+    if choice and "." in key and all(values[id(other)] == value for other in alike):
+        return f"{group}={choice}"
     return f"{key}={'not set' if value is None else value}"
 
 
-def most_common(values: Iterable[Any]) -> Any:
-    """Return the most frequent value, the first of equally frequent ones."""
-    listed = list(values)
-    return max(listed, key=listed.count)
-
-
 def sections(runs: Sequence[RunRecord]) -> dict[Section, list[RunRecord]]:
-    """Return the runs that may be ranked together, and write into each why it has no rank."""
+    """Return the runs that may be ranked together; each is told its group, and why it has no rank."""
     found: dict[Section, list[RunRecord]] = {}
     seen: dict[str, str] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: natural(run.name)):
         found.setdefault(run.section, []).append(run)
         checkpoint = (run.scores or {}).get("checkpoint_sha256", run.name)
         if run.scores is None:
@@ -342,7 +322,10 @@ def sections(runs: Sequence[RunRecord]) -> dict[Section, list[RunRecord]]:
         elif checkpoint in seen:
             run.unranked = f"the same checkpoint as {seen[checkpoint]}"
         seen.setdefault(checkpoint, run.name)
-    return dict(sorted(found.items(), key=lambda item: item[0].title))
+    for members in found.values():
+        name_groups(members)
+    order = sorted(found, key=lambda part: (all(r.unranked for r in found[part]), part.title))
+    return {part: found[part] for part in order}
 
 
 def why_apart(a: Section, b: Section) -> list[str]:
