@@ -26,9 +26,9 @@ def main(cfg: DictConfig) -> None:
     found = write_report(runs, out, real_images=cfg.real_images)
     for part in found["sections"]:
         log.info("%s: %s", part["title"], part["verdict"])
-    for run in runs:
-        for problem in run.problems:
-            log.warning("%s: %s", run.name, problem)
+    for run in found["runs"]:
+        for note in run["notes"]:
+            log.warning("%s: %s", run["name"], note)
     log.info("%d runs in %s (results.csv, report.md, figures/)", len(runs), out / "report.html")
 
 

@@ -79,17 +79,26 @@ def write_report(runs: Sequence[RunRecord], out: Path, *, real_images: bool) -> 
     """Write results.csv, figures/, report.md and report.html into a folder; return what they say.
 
     All is made in a folder beside it and then moved, the page last, so that none is ever half
-    written. Of what was there before, only those and figures/ are replaced.
+    written. Of what was there before, only files of the same names are replaced.
 
     Args:
         runs: that were read, at least one.
         out: folder, made if it is missing.
         real_images: show nearest training images and other real ones, too.
+
+    Raises:
+        OSError: if the folder cannot be made.
     """
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"out must be a folder, new or old, got the file {out}")
     found = compare(runs)
+    out = out.absolute()
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         (draft / "figures").mkdir(parents=True)
+    except OSError as error:
+        raise OSError(f"out must be a folder that can be made, got {out} ({error})") from None
+    try:
         figures = save_figures(found["sections"], draft / "figures")
         pictures = Pictures()
         for part in found["sections"]:
@@ -111,9 +120,10 @@ def write_report(runs: Sequence[RunRecord], out: Path, *, real_images: bool) -> 
             text = environment().get_template(f"{name}.j2").render(content)
             write_text(draft / name, writable(text))
         write_text(draft / "results.csv", writable(results(runs).to_csv(index=False)))
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(out / "figures", ignore_errors=True)
-        for name in ("figures", "results.csv", "report.md", "report.html"):
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        names = sorted(path.name for path in (draft / "figures").iterdir())
+        figures_made = [f"figures/{name}" for name in names]
+        for name in (*figures_made, "results.csv", "report.md", "report.html"):
             (draft / name).replace(out / name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -167,7 +167,7 @@ def find_runs(roots: Sequence[Path]) -> list[tuple[Path, str]]:
     found: dict[Path, str] = {}
     for root in roots:
         if not root.is_dir():
-            raise FileNotFoundError(f"runs must be folders, got {root}, which is none")
+            raise FileNotFoundError(f"runs must be a folder of runs, got {root}, which is none")
         before = len(found)
         for path, folders, _ in os.walk(root):
             folder, run = Path(path), Run(path)
@@ -309,7 +309,7 @@ def word_for(
 
 
 def sections(runs: Sequence[RunRecord]) -> dict[Section, list[RunRecord]]:
-    """Return the runs that may be ranked together; each is told its group, and why it has no rank."""
+    """Return the runs that may be ranked together; each gets its group, and why it has no rank."""
     found: dict[Section, list[RunRecord]] = {}
     seen: dict[str, str] = {}
     for run in sorted(runs, key=lambda run: natural(run.name)):
