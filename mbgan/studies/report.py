@@ -41,8 +41,8 @@ CAPTIONS = {
         "images score: that may be held against the gray band, which is of as many."
     ),
     "inception_score": (
-        "It cannot be below 1, and is near 1 for a single tissue whatever the images: it tells "
-        "little here."
+        "It cannot be below 1, and goes by the classes of ImageNet, which tissue has not: it tells "
+        "little here. Gray is what halves of the real images score."
     ),
     "curves": (
         "A line is a run, dotted if it is not done. These are quick scores, of other latents and "

@@ -159,6 +159,7 @@ def test_the_order_in_which_runs_are_found_changes_nothing(run, read, tmp_path):
     seeds(run, "a", 0.1, 0.2, 0.15)
     seeds(run, "b", 0.2, 0.1, 0.16, augment="ada")
     run("c", None)
+    run("copy", 0.1, model="a", scores={"checkpoint_sha256": "a-0"})
     texts = []
     for name, order in {"one": 1, "other": -1}.items():
         write_report(read()[::order], tmp_path / name, real_images=True)
