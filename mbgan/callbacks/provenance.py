@@ -109,6 +109,9 @@ class Provenance(Callback):
             "status": status,
             "images_seen": gan.images_seen,
             "wall_s": round(time.monotonic() - self._clock, 1),
+            "peak_memory_bytes": (  # on the GPU; what a CPU run takes is mostly its libraries
+                torch.cuda.max_memory_allocated(gan.device) if gan.device.type == "cuda" else None
+            ),
             "cpu_s": round(time.process_time(), 1),  # of all threads, start-up included
         }
         self.run.write_json(self.run.status, self.record)

@@ -53,11 +53,17 @@ def halves(
 def smallest_difference(kids: Sequence[float]) -> float:
     """Return the difference of two generators' KIDs that the real images can tell apart.
 
-    A two-sided test at 5 % finds it in 80 % of the cases: (1.96 + 0.84) standard deviations of
-    their difference, each with that of real against real. A lower bound: far from the reals, KID
-    varies more.
-
     Args:
         kids: of real images against real ones, at the number of images that will be compared.
     """
-    return float((1.96 + 0.84) * 2**0.5 * np.std(kids, ddof=1))
+    return detectable(float(np.std(kids, ddof=1)))
+
+
+def detectable(sd: float) -> float:
+    """Return the difference of two KIDs that can be told apart, if each has this deviation.
+
+    A two-sided test at 5 % finds it in 80 % of the cases: (1.96 + 0.84) standard deviations of
+    their difference, each with that of real against real. A lower bound: far from the reals, KID
+    varies more.
+    """
+    return (1.96 + 0.84) * 2**0.5 * sd

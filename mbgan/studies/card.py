@@ -1,19 +1,19 @@
 """The data card: one page that tells a lab what images they have, and its content as data."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from mbgan.runs import write_text
 from mbgan.studies.card_figures import data_uri, size_figure, stain_figures
 from mbgan.studies.card_summary import Facts, natural, split_reasons, summarize
+from mbgan.studies.page import environment, writable
 
 SHOWN = 24  # pictures in a contact sheet, clusters in a list, sample sheets
 IN_CLUSTER = 4  # pictures of one cluster
@@ -43,37 +43,25 @@ def write_card(folder: Path, manifest: pd.DataFrame, facts: Facts, thumbnail: Th
     known = manifest["patient"].notna()
     manifest["patient"] = manifest["patient"].astype(object).where(known, None)
     card = summarize(manifest, facts)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": "{:,}".format,
-        "score": score,
-        "count": count,
-        "duration": duration,
-        "setting": setting,
-        "dotted": lambda settings: list(dotted(settings)),
-    }
     pictures = Pictures(thumbnail)
-    page = environment.get_template("card.html.j2").render(
-        card=card,
-        sheets=check_sheets(manifest, facts, pictures),
-        conflicts=cluster_sheets(manifest, card, True, pictures),
-        duplicates=cluster_sheets(manifest, card, False, pictures),
-        samples=sample_sheets(manifest, pictures),
-        groups=sum(row["kept"] > 0 for row in card["counts"]),
-        unplaced=unplaced(manifest),
-        stain_figures=stain_figures(manifest),
-        size_figure=size_figure(card["sizes"]),
-        limits={"lines": LINES, "shown": SHOWN},
+    page = (
+        environment()
+        .get_template("card.html.j2")
+        .render(
+            card=card,
+            sheets=check_sheets(manifest, facts, pictures),
+            conflicts=cluster_sheets(manifest, card, True, pictures),
+            duplicates=cluster_sheets(manifest, card, False, pictures),
+            samples=sample_sheets(manifest, pictures),
+            groups=sum(row["kept"] > 0 for row in card["counts"]),
+            unplaced=unplaced(manifest),
+            stain_figures=stain_figures(manifest),
+            size_figure=size_figure(card["sizes"]),
+            limits={"lines": LINES, "shown": SHOWN},
+        )
     )
     write_text(folder / "card.json", json.dumps(card, indent=2, allow_nan=False) + "\n")
-    # A folder whose name is no UTF-8 reaches Python as lone surrogates, which no page can hold.
-    write_text(folder / "card.html", page.encode("utf-8", "backslashreplace").decode())
+    write_text(folder / "card.html", writable(page))
 
 
 class Pictures:
@@ -146,59 +134,3 @@ def unplaced(manifest: pd.DataFrame) -> list[str]:
     """Return the first names of which the path tells no magnification or no class."""
     lost = (manifest["magnification"] == "") | (manifest["class"] == "unknown")
     return manifest["name"][lost].drop_duplicates().head(LINES).tolist()
-
-
-def count(n: int, noun: str, plural: str = "") -> str:
-    """Return a number with its noun: 1 image, 1,224 images.
-
-    >>> count(1, "image"), count(1224, "image"), count(0, "class", "classes")
-    ('1 image', '1,224 images', '0 classes')
-    """
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def score(value: float) -> str:
-    """Return a measured number with three digits.
-
-    >>> score(-0.00214), score(2140.3)
-    ('\u22120.00214', '2,140')
-    """
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return text.replace("-", "\u2212")
-
-
-def duration(hours: float) -> str:
-    """Return a time in the unit that people would use.
-
-    >>> duration(0.01), duration(0.5), duration(7.25), duration(100)
-    ('under 1 minute', '30 minutes', '7.2 hours', '4.2 days')
-    """
-    if hours < 1 / 60:
-        return "under 1 minute"
-    if hours < 1.5:
-        return count(round(hours * 60), "minute")
-    return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.1f} days"
-
-
-def setting(value: Any) -> str:
-    """Return a setting's value as people read it."""
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(setting, value)) or "none"
-    return str(value)
-
-
-def dotted(settings: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yield the dotted name and the value of each setting, however deep.
-
-    >>> list(dotted({"seed": 0, "split": {"val": 0.25}}))
-    [('seed', 0), ('split.val', 0.25)]
-    """
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from dotted(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

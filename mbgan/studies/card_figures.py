@@ -31,12 +31,18 @@ STYLE: Any = {  # Any: matplotlib's stubs want each name to be a literal
 }
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return an RGB image as a small JPEG, ready for src=; its sides' ratio is kept."""
+def data_uri(image: Image.Image, side: int = THUMBNAIL, quality: int = 70) -> str:
+    """Return an RGB image as a small JPEG, ready for src=; its sides' ratio is kept.
+
+    Args:
+        image: of any size and mode.
+        side: of the JPEG at most, px.
+        quality: of the JPEG.
+    """
     image = image.convert("RGB")
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=70)
+    image.save(buffer, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
