@@ -83,8 +83,8 @@ class GridSweeper(BasicSweeper):
         try:
             with watched(runs):
                 results = self.launcher.launch(asked, initial_job_idx=0)
-        except RuntimeError as error:
-            if 'Could not detect "srun"' not in str(error):
+        except RuntimeError as without:
+            if 'Could not detect "srun"' not in str(without):
                 raise
             raise ValueError(
                 "trainer=slurm and submitit_slurm need a machine that can submit SLURM jobs, and "

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
-from omegaconf import OmegaConf
 
 log = logging.getLogger(__name__)
 
@@ -78,13 +78,19 @@ class Run:
 
     @property
     def choices(self) -> dict[str, str]:
-        """Which file was chosen of each config group, such as model: dcgan."""
+        """Which file was chosen of each config group, such as model: dcgan; empty if unknown.
+
+        Raises:
+            ValueError: if hydra.yaml is none.
+        """
         path = self.config.with_name("hydra.yaml")
-        saved = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
-        return {
-            str(k): str(v)
-            for k, v in (OmegaConf.select(saved, "hydra.runtime.choices") or {}).items()
-        }
+        try:
+            saved = yaml.safe_load(path.read_text()) if path.is_file() else {}
+            return {key: str(value) for key, value in saved["hydra"]["runtime"]["choices"].items()}
+        except KeyError:
+            return {}
+        except (yaml.YAMLError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not what Hydra writes: {error}") from None
 
     @property
     def unbegun(self) -> bool:

@@ -43,7 +43,7 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     from mbgan.callbacks.dashboards import publish
     from mbgan.callbacks.evaluation import Evaluation
     from mbgan.callbacks.guard import Guard
-    from mbgan.studies.score_sheet import table
+    from mbgan.studies.score_sheet import rows, table
     from mbgan.weights import read_checkpoint
 
     if cfg.resume is not None:
@@ -86,7 +86,7 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     # Other latents than those that picked the best checkpoint.
     result = assembly.score(run, "best", suite, parts.datamodule, seed=evaluation.seed + 1)
     log.info("%s", table(result))
-    publish(parts.trainer.loggers, run, result)
+    publish(parts.trainer.loggers, run, result, rows(result))
     log.info("all of it: %s (samples/, scored/, metrics.csv, scores.json, checkpoints/)", folder)
     log.info("images from it: python -m mbgan.generate run=%s n=64", folder)
     return float(result["scores"][evaluation.objective]["value"])

@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mbgan.assembly import assemble, record_config
+from mbgan.callbacks.wandb import finished
 from mbgan.metrics import features
 from mbgan.runs import Run
 from mbgan.verbs import conf_dir, known_settings, register_resolvers
@@ -18,9 +19,9 @@ GROUPS = sorted(
     for path in conf_dir().glob("*/*.yaml")
     if path.parent.name not in (*OF_PREPARE, "show")
 )
-NEEDS_GPU = {"trainer=gpu", "trainer=ddp"}
+NEEDS_GPU = {"trainer=gpu", "trainer=ddp", "trainer=slurm"}
 NEEDS_WEIGHTS = {"extractor=inception", "extractor=dinov2", "extractor=local"}
-VERBS = ("prepare", "train", "generate", "evaluate", "explore")
+VERBS = ("prepare", "train", "generate", "evaluate", "explore", "compare", "dashboard")
 
 
 def unreachable(weights=None):
@@ -66,7 +67,8 @@ def test_every_choice_composes_builds_and_trains_a_batch(
     cfg = config("train", overrides)
     parts = assemble(cfg)
     record_config(parts, cfg, Run(tmp_path / "run"))
-    parts.trainer.fit(parts.gan, parts.datamodule)
+    with finished():  # or the next test's W&B run would be this one
+        parts.trainer.fit(parts.gan, parts.datamodule)
     assert parts.gan.images_seen >= 4
     assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
 

@@ -1,9 +1,9 @@
 """What loggers take beside numbers: pictures, the final scores, the best checkpoint."""
 
-import logging
 from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 from PIL import Image
 from torch import Tensor
@@ -11,9 +11,6 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from mbgan.callbacks.wandb import WandbLogger
 from mbgan.runs import Run
-from mbgan.studies import score_sheet
-
-log = logging.getLogger(__name__)
 
 
 def show(loggers: Iterable[Logger], name: str, picture: Tensor, step: int) -> None:
@@ -35,7 +32,9 @@ def show(loggers: Iterable[Logger], name: str, picture: Tensor, step: int) -> No
             logger.experiment.log_image(logger.run_id, pixels, key=name, step=step)
 
 
-def publish(loggers: Iterable[Logger], run: Run, result: dict[str, Any]) -> None:
+def publish(
+    loggers: Iterable[Logger], run: Run, result: dict[str, Any], table: pd.DataFrame
+) -> None:
     """Hand the final scores to the loggers: numbers, floors, the chart; no real image.
 
     W&B gets the table too and, when it is online, the best checkpoint.
@@ -44,8 +43,9 @@ def publish(loggers: Iterable[Logger], run: Run, result: dict[str, Any]) -> None
         loggers: of the trainer; the CSV logger is left out, as scored/best/scores.csv has it all.
         run: the run folder.
         result: content of scores.json.
+        table: the same as a row a score.
     """
-    table, step = score_sheet.rows(result), result["images_seen"]
+    step = result["images_seen"]
     chart = pil_to_tensor(Image.open(run.scored("best") / "scores.png").convert("RGB"))
     for logger in loggers:
         if isinstance(logger, CSVLogger):

@@ -204,8 +204,7 @@ def read_run(folder: Path, name: str, load: LoadConfig) -> RunRecord:
         return otherwise
 
     config = attempt(lambda: load(run.config), {}, ".hydra/config.yaml")
-    hydra = {} if not config else attempt(lambda: load(run.config.parent / "hydra.yaml"), {}, "")
-    problems = [problem for problem in problems if problem != "no "]
+    choices: dict[str, str] = attempt(lambda: run.choices, {}, ".hydra/hydra.yaml")
     record = attempt(lambda: read_object(run.status), {}, "run.json")
     rows = attempt(lambda: read_rows(run), [], "metrics.jsonl")
     if not rows and not any("metrics.jsonl" in problem for problem in problems):
@@ -222,17 +221,10 @@ def read_run(folder: Path, name: str, load: LoadConfig) -> RunRecord:
             f"{best}: python -m mbgan.evaluate run={folder}"
         )
         scores = None
-    choices = {k: str(v) for k, v in choices_of(hydra).items()}
     settings = {k: v for k, v in dotted(config) if v not in (None, {}, [])}
     generator = str(settings.get("model.generator._target_", "unknown")).rpartition(".")[2]
     model = choices.get("model", generator)
     return RunRecord(folder, name, model, settings, choices, record, rows, scores, problems)
-
-
-def choices_of(hydra: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return which file was chosen of each config group."""
-    found = hydra.get("hydra", {}).get("runtime", {}).get("choices", {})
-    return found if isinstance(found, Mapping) else {}
 
 
 def read_object(path: Path) -> dict[str, Any]:

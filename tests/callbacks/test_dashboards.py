@@ -13,6 +13,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from mbgan import dashboard, train
 from mbgan.callbacks.wandb import WandbLogger
 from mbgan.studies.score_sheet import rows
+from mbgan.studies.workspace import workspace
 
 
 def offline_records(path):
@@ -153,7 +154,7 @@ def test_mlflow_database_gets_scores_settings_and_pictures(call, small, tmp_path
 
 def test_workspace_shows_what_runs_log():
     extractor = "efficientnet_lite0"
-    made = dashboard.workspace("lab", "mbgan", extractor)
+    made = workspace("lab", "mbgan", extractor)
     panels = [panel for section in made.sections for panel in section.panels]
     keys = {key for panel in panels for key in getattr(panel, "y", []) or []}
     keys |= {key for panel in panels for key in getattr(panel, "metrics", []) or []}
