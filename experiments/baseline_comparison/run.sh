@@ -16,4 +16,4 @@ tail -n +2 "$here/models.csv" | while IFS=, read -r model images; do
   python -m mbgan.train -m "${common[@]}" extractor=efficientnet_lite2 trainer=cpu image_size=64 batch_size=16 \
     magnification=10x,100x seed=0 hydra.sweep.dir="$runs/phantom/$model" </dev/null
 done
-python -m mbgan.compare "runs=$runs" out="$here/report"
+python -m mbgan.compare "runs=$runs" out="$here" real_images=false

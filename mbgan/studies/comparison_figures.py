@@ -119,6 +119,7 @@ def curves(axes: Axes, part: Row, marks: dict[str, tuple[str, str]]) -> None:
     axes.set_xlabel("images seen by the critic", fontsize=8)
     axes.set_ylabel(f"KID by {part['part'].extractor}", fontsize=8)
     axes.xaxis.set_major_formatter(mpl.ticker.EngFormatter(sep=""))
+    from_zero(axes)
     legend(axes)
 
 
@@ -147,7 +148,13 @@ def cost(axes: Axes, part: Row, marks: dict[str, tuple[str, str]]) -> None:
     axes.set_ylabel(f"KID by {part['part'].extractor}", fontsize=8)
     axes.margins(0.1)
     axes.set_xlim(left=0)
+    from_zero(axes)
     legend(axes)
+
+
+def from_zero(axes: Axes) -> None:
+    """Let the KID's axis include 0, so that heights compare; a little below it is chance."""
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))
 
 
 def legend(axes: Axes) -> None:
