@@ -94,8 +94,9 @@ class Run:
 
     @property
     def unbegun(self) -> bool:
-        """Whether it was ended before its first checkpoint."""
-        return not any(self.checkpoint("last").parent.glob("[!.]*.ckpt"))
+        """Whether it was ended before its first last.ckpt, which follows the first best.ckpt."""
+        start_and_first = 2
+        return not self.checkpoint("last").is_file() and len(self.read_metrics()) <= start_and_first
 
     def require_config(self) -> None:
         """Check that this is a run folder.

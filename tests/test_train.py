@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,8 +44,11 @@ def rows(run):
 
 
 def process(arguments, **kwargs):
+    """Start mbgan.train, which Ctrl-C can reach also where tests run as a background job."""
     command = [sys.executable, "-m", "mbgan.train", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **kwargs)
+    kwargs |= {"stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, preexec_fn=heard, **kwargs)
 
 
 def wait_for(path, process):
@@ -273,7 +277,7 @@ def test_a_killed_run_resumes_bit_by_bit(small, call, tmp_path):
     """kill -9 in the middle of an epoch, after a checkpoint: nothing that follows may differ."""
     endless = [*small, "total_images=1_000_000", "eval_every=8"]
     victim = process(endless)
-    wait_for(tmp_path / "run/checkpoints/best.ckpt", victim)
+    wait_for(tmp_path / "run/checkpoints/last.ckpt", victim)
     victim.kill()
     victim.communicate()
     reached = weights(tmp_path / "run")["counters"]["images_seen"]
@@ -283,6 +287,21 @@ def test_a_killed_run_resumes_bit_by_bit(small, call, tmp_path):
     assert call(train.main, *whole, f"hydra.run.dir={tmp_path}/whole")[0] == 0
     assert_same_training(tmp_path / "run", tmp_path / "whole")
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_a_run_killed_between_its_first_best_and_last_checkpoint_begins_anew(call, small, tmp_path):
+    run = tmp_path / "run"
+    assert call(train.main, *small, "total_images=24")[0] == 0
+    before = weights(run)
+    (run / "checkpoints/last.ckpt").unlink()
+    code, err = call(train.main, f"resume={run}")
+    assert code == 0, err
+    assert weights(run)["counters"] == before["counters"]
+    assert len(rows(run)) == 2
+    assert call(train.main, f"resume={run}", "total_images=80")[0] == 0
+    (run / "checkpoints/last.ckpt").unlink()  # by hand: nothing may be trained over what is there
+    code, err = call(train.main, f"resume={run}")
+    assert (code, "no checkpoint 'last'" in err) == (1, True)
 
 
 def test_a_run_begins_with_the_best_weights_of_another_but_not_with_its_clock(
