@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -34,6 +35,16 @@ def offline_records(path):
             yield record
 
 
+def whole_run(path):
+    """The same, once W&B's own process has written the last of them."""
+    for _ in range(600):
+        records = list(offline_records(path))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        time.sleep(0.1)
+    raise AssertionError(f"{path} has no end")
+
+
 def logged(records):
     """What was logged, as a list of dicts; pictures and tables as samples._type and so on."""
     history = [r.history.item for r in records if r.WhichOneof("record_type") == "history"]
@@ -62,7 +73,7 @@ def test_offline_wandb_run_holds_every_score_picture_and_setting(call, small, tm
     (folder,) = (tmp_path / "run/wandb").glob("offline-run-*")
     assert f"wandb sync {folder}" in err.replace("\n", "").replace("wandb: ", "")
     assert wandb.run is None  # finished: the next run of a sweep starts its own
-    records = list(offline_records(next(folder.glob("*.wandb"))))
+    records = whole_run(next(folder.glob("*.wandb")))
     history = logged(records)
     result = json.loads((tmp_path / "run/scores.json").read_text())
     final = next(row for row in history if any(key.startswith("final/") for key in row))
