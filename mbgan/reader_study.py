@@ -26,9 +26,10 @@ def main(cfg: DictConfig) -> None:
     if given == ["score"]:
         score(cfg)
         return
+    lines = plan(cfg.accuracy, cfg.power, cfg.n)
     if given:
         build_study(cfg)
-    for line in plan(cfg.accuracy, cfg.power, cfg.n):
+    for line in lines:
         log.info("%s", line)
 
 

@@ -121,7 +121,7 @@ def _is_answer(answer: dict[str, Any], trial: int, image: str, classes: Sequence
         and answer["answer"] in (REAL, SYNTHETIC)
         and type(answer["confidence"]) is int
         and answer["confidence"] in LEVELS
-        and answer["class"] in (classes or [None])
+        and (answer["class"] in classes if classes else answer["class"] is None)
         and isinstance(answer["note"], str)
         and type(answer["ms"]) is int
         and answer["ms"] >= 0

@@ -20,6 +20,7 @@ from mbgan.latents import fixed_latents, seed_of
 from mbgan.networks import Generator
 from mbgan.studies.page import csp_hash, environment, writable
 from mbgan.studies.reader_answers import REAL, SYNTHETIC, VERSION, study_of
+from mbgan.studies.reader_scores import check_size
 from mbgan.studies.scoring import read_folders
 
 CONFIDENCE = ("guessing", "unsure", "fairly sure", "certain")
@@ -62,8 +63,7 @@ class Design:
     seed: str
 
     def __post_init__(self) -> None:
-        if self.n < 4 or self.n % 2:
-            raise ValueError(f"n must be even and at least 4, got {self.n}")
+        check_size(self.n)
         if not 0 <= self.repeats <= self.n // 3:
             raise ValueError(
                 f"repeats must be from 0 to a third of n ({self.n // 3}), got {self.repeats}"
@@ -165,7 +165,8 @@ def build(real: Side, fake: Side, design: Design) -> tuple[str, dict[str, Any]]:
     filled = {
         name: data + rng.randbytes(longest - len(data)) for name, data in sorted(content.items())
     }
-    key = {
+    trials = order(sorted(rows), design.repeats, rng)
+    key: dict[str, Any] = {
         "version": VERSION,
         "warning": "tells which images are real: keep it from the readers",
         "seed": design.seed,
@@ -174,7 +175,7 @@ def build(real: Side, fake: Side, design: Design) -> tuple[str, dict[str, Any]]:
         "encoding": design.encoding + (f" {design.quality}" if design.encoding == "jpeg" else ""),
         "image_size": int(real.images.shape[-1]),
         "confidence": list(CONFIDENCE),
-        "trials": order(sorted(rows), design.repeats, rng),
+        "trials": trials,
         "images": dict(sorted(rows.items())),
     }
     key["study"] = study_of(key)
@@ -190,7 +191,7 @@ def build(real: Side, fake: Side, design: Design) -> tuple[str, dict[str, Any]]:
     page = template.render(
         study=shown,
         confidence=CONFIDENCE,
-        minutes=max(1, round(len(key["trials"]) * 8 / 60)),  # about 8 s an image
+        minutes=max(1, round(len(trials) * 8 / 60)),  # about 8 s an image
         script=script,
         script_hash=csp_hash(script),
     )

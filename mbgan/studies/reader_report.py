@@ -16,12 +16,13 @@ from rich.text import Text
 from mbgan.runs import write_text
 from mbgan.studies.page import count, environment, writable
 from mbgan.studies.reader_answers import REAL, SYNTHETIC
-from mbgan.studies.reader_scores import LEVEL, images_needed, power_of, rate
+from mbgan.studies.reader_scores import LEVEL, check_size, images_needed, power_of, rate
 
 SHOWN = 24  # images of each kind on the page
 NOTES = (
     "Intervals hold 95 %: of shares exact (Clopper-Pearson), of AUROC and of the mean over "
-    "readers by resampling images. Images count as independent, which is too narrow if patients gave several.",
+    "readers by resampling images. Images count as independent, which is too narrow if patients "
+    "gave several; an AUROC of 1 has no such interval.",
     "Sensitivity is the share of generated images called synthetic, specificity that of real ones "
     "called real. AUROC takes confidence into account; d' is log-linear corrected, and c above 0 "
     "leans to \u201creal\u201d. A guesser has an accuracy and AUROC of 0.5 and d' of 0.",
@@ -36,8 +37,9 @@ def plan(accuracy: float, power: float, n: int) -> list[str]:
     """Return what n images can tell of one reader, and how many would be enough, as sentences.
 
     Raises:
-        ValueError: if a share is out of range.
+        ValueError: if a number is out of range.
     """
+    check_size(n)
     needed = images_needed(accuracy, power)
     half = rate(n // 2, n)
     assert half is not None, "a design has images"
@@ -53,7 +55,7 @@ def plan(accuracy: float, power: float, n: int) -> list[str]:
 
 def table(result: dict[str, Any]) -> str:
     """Return the content of scores.json as text for the terminal."""
-    out = Console(file=io.StringIO(), width=max(118, shutil.get_terminal_size((120, 40)).columns))
+    out = Console(file=io.StringIO(), width=max(132, shutil.get_terminal_size((120, 40)).columns))
     lines = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in (
         "reader",
@@ -65,7 +67,9 @@ def table(result: dict[str, Any]) -> str:
         "d'",
         "same again",
     ):
-        lines.add_column(name, justify="left" if name == "reader" else "right", overflow="fold")
+        lines.add_column(
+            name, justify="left" if name == "reader" else "right", no_wrap=name != "reader"
+        )
     for row in result["readers"]:
         k, n = row["accuracy"]["k"], row["accuracy"]["n"]
         d = "-" if row["d_prime"] is None else f"{row['d_prime']:.2f}"
@@ -162,12 +166,15 @@ def write(result: dict[str, Any], out: Path, page: Path) -> None:
 
 def split_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table with a column for each end of an interval, in place of a list."""
-    for name in [name for name in table if name.endswith("_interval")]:
+    columns = dict[str, Any]()
+    for name in [name for name in table if not name.startswith("halves_")]:
+        if not name.endswith("_interval"):
+            columns[name] = table[name]
+            continue
         for end, i in (("low", 0), ("high", 1)):
-            column = name.removesuffix("interval") + end
-            table[column] = [x[i] if isinstance(x, list) else None for x in table[name]]
-        table = table.drop(columns=name)
-    return table.drop(columns=[name for name in table if name.startswith("halves_")])
+            column = [x[i] if isinstance(x, list) else None for x in table[name]]
+            columns[name.removesuffix("interval") + end] = column
+    return pd.DataFrame(columns)
 
 
 def pictures(page: Path, study: str) -> dict[str, str]:

@@ -101,6 +101,16 @@ def power_of(n: int | NDArray[np.int64], accuracy: float) -> Any:
     return binom.sf(least - 1, n, accuracy) + binom.cdf(n - least, n, accuracy)
 
 
+def check_size(n: int) -> None:
+    """Refuse a number of images that no study can have.
+
+    Raises:
+        ValueError: if it is odd, or below 4.
+    """
+    if not isinstance(n, int) or n < 4 or n % 2:
+        raise ValueError(f"n must be even and at least 4, got {n}")
+
+
 def images_needed(accuracy: float, power: float) -> int:
     """Return from which even number of images on a study has some power.
 
