@@ -122,7 +122,7 @@ def interval(found: dict[str, Any] | None) -> str:
 
 def number(x: float | None) -> str:
     """Return a number with two digits; - for none."""
-    return "-" if x is None else f"{x:.2f}".replace("-", "\u2212")
+    return "-" if x is None else f"{round(x, 2) + 0:.2f}".replace("-", "\u2212")
 
 
 def write(result: dict[str, Any], out: Path, page: Path) -> None:
