@@ -145,6 +145,8 @@ def test_repeats_come_with_at_least_a_sixth_of_the_images_between():
         last = {name: place for place, name in enumerate(trials)}
         gaps = [last[name] - trials.index(name) for name in names if trials.count(name) == 2]
         assert len(gaps) == 10
+        assert trials[:15] != names[:15]
+        assert trials[-10:] != [name for name in trials[-10:] if trials.count(name) == 2]
         assert min(gaps) > 5
 
 
