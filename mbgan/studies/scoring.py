@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mbgan.data import manifest
-from mbgan.data.cache import load_images
+from mbgan.data.cache import ImageSet, load_images
 from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.data.folder import UNKNOWN, ImageFile, Naming, patients_of, scan
 from mbgan.gan import generate
@@ -116,25 +116,7 @@ def score_folders(
         FileNotFoundError: if a folder is missing, or holds no such images.
         ValueError: if both are one folder, magnifications would be pooled, or fakes differ in size.
     """
-    roots = {key: Path(root).expanduser().absolute() for key, root in folders.items()}
-    if roots["real"] == roots["fake"]:
-        raise ValueError(f"real and fake must be different folders, got {roots['real']} for both")
-    if "train" not in roots and (roots["real"] / manifest.FILE).is_file():
-        roots["train"] = roots["real"]
-    files = {key: _find(key, root, naming) for key, root in roots.items()}
-    one = _one_magnification(files, magnification and magnification.strip().lower())
-    kept = {
-        key: [f for f in side if one in (None, f.magnification) or f.magnification is None]
-        for key, side in files.items()
-    }
-    for key, side in kept.items():
-        if len(side) < 2:
-            raise FileNotFoundError(
-                f"{key} must be a folder of at least 2 images at {one or 'one magnification'}, "
-                f"got {len(side)} in {roots[key]}"
-            )
-    size = image_size or _common_size(kept["fake"])
-    found = {key: load_images(side, size, cache_dir) for key, side in kept.items()}
+    roots, one, found = read_folders(folders, magnification, image_size, naming, cache_dir)
     known = {key: [f.label for f in side.files] for key, side in found.items()}
     names = sorted((set(known["real"]) & set(known["fake"])) - {UNKNOWN})
     names = names if len(set(known["real"]) | set(known["fake"])) > 1 else []
@@ -156,6 +138,39 @@ def score_folders(
     real, train = _at_most(sides["real"], suite), sides.get("train")
     x_train = train.images if train else None
     return _score(head, suite, real, sides["fake"], x_train, tuple(names), cache_dir)
+
+
+def read_folders(
+    folders: dict[str, str],
+    magnification: str | None,
+    image_size: int | None,
+    naming: Naming,
+    cache_dir: str | Path,
+) -> tuple[dict[str, Path], str | None, dict[str, ImageSet]]:
+    """Return each side's folder, the magnification they share, and each side's images in one size.
+
+    Arguments and errors are those of `score_folders`.
+    """
+    roots = {key: Path(root).expanduser().absolute() for key, root in folders.items()}
+    if roots["real"] == roots["fake"]:
+        raise ValueError(f"real and fake must be different folders, got {roots['real']} for both")
+    if "train" not in roots and (roots["real"] / manifest.FILE).is_file():
+        roots["train"] = roots["real"]
+    files = {key: _find(key, root, naming) for key, root in roots.items()}
+    one = _one_magnification(files, magnification and magnification.strip().lower())
+    kept = {
+        key: [f for f in side if one in (None, f.magnification) or f.magnification is None]
+        for key, side in files.items()
+    }
+    for key, side in kept.items():
+        if len(side) < 2:
+            raise FileNotFoundError(
+                f"{key} must be a folder of at least 2 images at {one or 'one magnification'}, "
+                f"got {len(side)} in {roots[key]}"
+            )
+    size = image_size or _common_size(kept["fake"])
+    found = {key: load_images(side, size, cache_dir) for key, side in kept.items()}
+    return roots, one, found
 
 
 def _score(

@@ -1,0 +1,217 @@
+"""A blinded study of real and generated images: the page for its readers, and its key."""
+
+import base64
+import io
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from mbgan.data.datamodule import MagnificationDataModule
+from mbgan.data.folder import UNKNOWN, Naming
+from mbgan.gan import generate
+from mbgan.latents import fixed_latents, seed_of
+from mbgan.networks import Generator
+from mbgan.studies.page import csp_hash, environment, writable
+from mbgan.studies.reader_answers import REAL, SYNTHETIC, VERSION, study_of
+from mbgan.studies.reader_scores import check_size
+from mbgan.studies.scoring import read_folders
+
+CONFIDENCE = ("guessing", "unsure", "fairly sure", "certain")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Images that are all real, or all generated.
+
+    Attributes:
+        images: [N, 3, S, S], uint8.
+        rows: what the key is to say of each: its source, and its class.
+    """
+
+    images: NDArray[np.uint8]
+    rows: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a study asks.
+
+    Attributes:
+        n: different images, half of them real.
+        repeats: images that are shown once more.
+        classes: to choose from; none: not asked.
+        encoding: jpeg or png.
+        quality: of jpeg.
+        seed: of choice, order and names.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    n: int
+    repeats: int
+    classes: Sequence[str]
+    encoding: str
+    quality: int
+    seed: str
+
+    def __post_init__(self) -> None:
+        check_size(self.n)
+        if not 0 <= self.repeats <= self.n // 3:
+            raise ValueError(
+                f"repeats must be from 0 to a third of n ({self.n // 3}), got {self.repeats}"
+            )
+        if self.encoding not in ("jpeg", "png"):
+            raise ValueError(f"encoding must be jpeg or png, got {self.encoding}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be from 1 to 100, got {self.quality}")
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(
+                f"classes must be at least 2, each once, or none, got {', '.join(self.classes)}"
+            )
+
+    def rng(self, name: str) -> random.Random:
+        """Return the random numbers of one part of the study; parts share none."""
+        return random.Random(f"{self.seed}/{name}")
+
+
+def sides_of_run(
+    generator: Generator,
+    origin: dict[str, Any],
+    datamodule: MagnificationDataModule,
+    design: Design,
+) -> tuple[Side, Side]:
+    """Return some of a run's held-out images, and as many of its generator, of the same conditions.
+
+    Raises:
+        ValueError: if too few images are held out.
+    """
+    chosen = _choose(len(datamodule.test), "held-out real images", design, REAL)
+    found = [datamodule.test_files[i] for i in chosen]
+    rows = [{"source": file.name, "class": file.label} for file in found]
+    real = Side(datamodule.test[chosen], rows)
+    seed = seed_of(design.seed, "reader study")
+    conditions = torch.from_numpy(datamodule.test.conditions[chosen])
+    z = fixed_latents(range(len(chosen)), generator.z_dim, seed)
+    images = generate(generator, z, conditions).cpu().numpy()
+    names = [generator.conditions[c] if generator.conditions else UNKNOWN for c in conditions]
+    checkpoint = {key: origin[key] for key in ("run", "checkpoint", "checkpoint_sha256")}
+    made = [
+        {"source": f"image {i} of seed {seed}", "class": name, **checkpoint}
+        for i, name in enumerate(names)
+    ]
+    return real, Side(images, made)
+
+
+def sides_of_folders(
+    folders: dict[str, str],
+    magnification: str | None,
+    image_size: int | None,
+    naming: Naming,
+    cache_dir: str,
+    design: Design,
+) -> tuple[Side, Side]:
+    """Return some images of the folders real and fake, scaled alike; see `score_folders`.
+
+    Raises:
+        ValueError: if either has too few.
+    """
+    _, _, found = read_folders(folders, magnification, image_size, naming, cache_dir)
+    sides = []
+    for key, truth in (("real", REAL), ("fake", SYNTHETIC)):
+        chosen = _choose(len(found[key].files), f"images in {key}", design, truth)
+        rows = [
+            {"source": str(f.path), "class": f.label}
+            for f in map(found[key].files.__getitem__, chosen)
+        ]
+        sides.append(Side(np.array(found[key].images[chosen]), rows))
+    return sides[0], sides[1]
+
+
+def _choose(there: int, what: str, design: Design, name: str) -> list[int]:
+    half = design.n // 2
+    if there < half:
+        raise ValueError(f"n must be at most {2 * there}, twice the {what}, got {design.n}")
+    return design.rng(name).sample(range(there), half)
+
+
+def build(real: Side, fake: Side, design: Design) -> tuple[str, dict[str, Any]]:
+    """Return the page for readers, and the key that tells what they saw.
+
+    The page names images by random numbers and lists them by these. All went through the same
+    encoder without metadata, and are filled up to the same number of bytes.
+
+    Args:
+        real: half of the images.
+        fake: the other half, of the same size.
+        design: how to ask.
+    """
+    rng = design.rng("names and order")
+    rows, content = dict[str, dict[str, Any]](), dict[str, bytes]()
+    for truth, side in ((REAL, real), (SYNTHETIC, fake)):
+        for image, row in zip(side.images, side.rows, strict=True):
+            name = f"{rng.getrandbits(64):016x}"
+            rows[name] = {"truth": truth, **row}
+            content[name] = encode(image, design.encoding, design.quality)
+    longest = max(map(len, content.values()))
+    # Decoders stop at the end of the image; random, as zeros would be seen in the page's source.
+    filled = {
+        name: data + rng.randbytes(longest - len(data)) for name, data in sorted(content.items())
+    }
+    trials = order(sorted(rows), design.repeats, rng)
+    key: dict[str, Any] = {
+        "version": VERSION,
+        "warning": "tells which images are real: keep it from the readers",
+        "seed": design.seed,
+        "secret": f"{rng.getrandbits(128):032x}",  # or the page's hash of the key could be searched
+        "classes": list(design.classes),
+        "encoding": design.encoding + (f" {design.quality}" if design.encoding == "jpeg" else ""),
+        "image_size": int(real.images.shape[-1]),
+        "confidence": list(CONFIDENCE),
+        "trials": trials,
+        "images": dict(sorted(rows.items())),
+    }
+    key["study"] = study_of(key)
+    shown = {
+        **{name: key[name] for name in ("study", "version", "classes", "trials")},
+        "images": {
+            name: f"data:image/{design.encoding};base64,{base64.b64encode(data).decode()}"
+            for name, data in filled.items()
+        },
+    }
+    script = files("mbgan.studies").joinpath("reader.js").read_text(encoding="utf-8")
+    template = environment().get_template("reader.html.j2")
+    page = template.render(
+        study=shown,
+        confidence=CONFIDENCE,
+        minutes=max(1, round(len(trials) * 8 / 60)),  # about 8 s an image
+        script=script,
+        script_hash=csp_hash(script),
+    )
+    return writable(page), key
+
+
+def encode(image: NDArray[np.uint8], encoding: str, quality: int) -> bytes:
+    """Return an image [3, S, S], uint8, as a file without metadata."""
+    buffer = io.BytesIO()
+    settings = {"quality": quality, "subsampling": 0} if encoding == "jpeg" else {}
+    Image.fromarray(image.transpose(1, 2, 0)).save(buffer, encoding, **settings)
+    return buffer.getvalue()
+
+
+def order(names: Sequence[str], repeats: int, rng: random.Random) -> list[str]:
+    """Return the names in random order; some of the first third once more in the second half.
+
+    So a sixth of the images at least lies between the two.
+    """
+    names = rng.sample(names, len(names))
+    half = len(names) // 2
+    again = names[half:] + rng.sample(names[: len(names) // 3], repeats)
+    return names[:half] + rng.sample(again, len(again))
