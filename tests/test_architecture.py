@@ -15,7 +15,7 @@ LAYERS = [  # bottom to top
     {"callbacks", "studies"},
     {"sweeps"},
     {"assembly", "verbs"},
-    {"prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"},
+    {"prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard", "utility"},
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it
