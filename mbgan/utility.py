@@ -43,9 +43,11 @@ def main(cfg: DictConfig) -> None:
     images = material(found)
     folds = plan(
         images,
-        *(built[key] for key in ("n_folds", "n_repeats", "n_inner")),
-        built["train_shares"],
-        cfg.seed,
+        n_folds=cfg.n_folds,
+        n_repeats=cfg.n_repeats,
+        n_inner=cfg.n_inner,
+        shares=built["train_shares"],
+        seed=cfg.seed,
     )
     if cfg.generator is not None:
         load_given(cfg, images, folds)  # refused before anything is done
@@ -61,7 +63,7 @@ def main(cfg: DictConfig) -> None:
             if not path.is_file():
                 log.info("%s (%d of %d)", fold.name, i + 1, len(folds))
                 for name in classifiers.keys() - seen.keys():
-                    seen[name] = classifiers[name].look(torch.from_numpy(images.pixels[:]))
+                    seen[name] = classifiers[name].look(torch.tensor(images.pixels))
                 generator, origin = generator_of_fold(cfg, images, fold, path.parent)
                 result = measure_fold(built, images, fold, arms, seen, generator)
                 write_text(path, json.dumps(result | {"generator": origin}, indent=1) + "\n")
@@ -140,8 +142,9 @@ def training(
     ]
     made = hydra.compose("train", words)
     with open_dict(made):
-        kept = ("magnification", "image_size", "batch_size", "d4", "transforms", "num_workers")
-        kept += ("cache_dir", "condition", "seed")
+        kept = (
+            "magnification image_size batch_size d4 transforms num_workers cache_dir condition seed"
+        )
         data = OmegaConf.to_container(made.data, resolve=False)
         assert isinstance(data, dict), "it is a mapping"
         made.cache_dir, made.magnification = cfg.cache_dir, cfg.magnification
@@ -149,7 +152,7 @@ def training(
             "_target_": "mbgan.data.datamodule.ListedDataModule",
             "root": str(cfg.data.root if isinstance(cfg.data.root, str) else folder),
             "listing": str(listing),
-            **{key: data[key] for key in kept},
+            **{key: data[key] for key in kept.split()},
         }
     return made
 
@@ -183,13 +186,13 @@ def load_given(
 
     run = Run(Path(cfg.generator).expanduser())
     generator, origin = load_generator(run, cfg.checkpoint)
+    check_unseen(images, folds, seen_by(run), str(run.folder))
     if generator.image_size != cfg.image_size:
         raise ValueError(
             f"image_size must be the generator's, {generator.image_size}, got {cfg.image_size}"
         )
     for name in images.classes:
         generator.matching(name, None)
-    check_unseen(images, folds, seen_by(run), str(run.folder))
     return generator, origin
 
 

@@ -5,6 +5,7 @@ the classifier learns from, once; `fit` spends the same budget whatever it is gi
 """
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -213,23 +214,18 @@ def backbone(
         ValueError: if there is no such architecture, or the weights are of another.
         FileNotFoundError: if the weights are missing.
     """
-    make: Any
+    places = {"timm": ("timm", "create_model"), "torchvision": ("torchvision.models", "get_model")}
+    if library not in places:
+        raise ValueError(f"a backbone's library must be timm or torchvision, got {library!r}")
+    module, function = places[library]
     try:
-        if library == "timm":
-            import timm
-
-            make = timm.create_model
-        elif library == "torchvision":
-            from torchvision.models import get_model as make
-        else:
-            raise ValueError(f"a backbone's library must be timm or torchvision, got {library}")
-        network = make(architecture, num_classes=n_classes)
+        make: Any = getattr(import_module(module), function)
     except ImportError:
         raise ValueError(f"library={library} is not installed: pip install {library}") from None
+    try:
+        network = make(architecture, num_classes=n_classes)
     except (RuntimeError, ValueError) as error:
-        if "library" in str(error):
-            raise
-        raise ValueError(f"{library} has no network {architecture!r}: {error}") from None
+        raise ValueError(f"{library} has no network {architecture!r} ({error})") from None
     if weights is not None:
         path = Path(weights).expanduser()
         if not path.is_file():
