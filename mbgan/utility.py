@@ -30,7 +30,7 @@ def main(cfg: DictConfig) -> None:
 
     from mbgan.assembly import quiet_libraries
     from mbgan.studies import utility_report as report
-    from mbgan.studies.arms import arms_of
+    from mbgan.studies.arms import arms_of, wanted
     from mbgan.studies.utility_folds import material, plan
 
     quiet_libraries()
@@ -41,6 +41,7 @@ def main(cfg: DictConfig) -> None:
         raise ValueError("classifiers must be at least one, got none")
     found, _ = built["data"].read()
     images = material(found)
+    wanted(images.labels, 1, cfg.balance)  # refuses what it does not know before hours of training
     folds = plan(
         images,
         n_folds=cfg.n_folds,
