@@ -29,8 +29,6 @@ from mbgan.studies.utility_scores import (
     verdict,
 )
 
-SHOWN = (*NAMES, "recall", "f1/")  # of the table; the last two of the rarest class
-
 
 def write(
     results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], images: Material, out: Path
@@ -120,12 +118,10 @@ def table(content: Row) -> str:
             lines.add_column(name, justify="right")
         lines.add_column("against real, balanced accuracy", no_wrap=True)
         for row in part["rows"]:
-            cells = [
-                f"{cell['mean']:.3f} ± {cell['sd'] or 0:.3f}" for cell in row["scores"].values()
-            ]
+            cells = [f"{cell['mean']:.3f}" for cell in row["scores"].values()]
             lines.add_row(row["title"], *cells, said(row["against"]))
         out.print(lines)
-    out.print("± is the standard deviation over folds; intervals and tests are in utility.json")
+    out.print("means over folds; their spread, and the other tests, are in utility.html")
     assert isinstance(out.file, io.StringIO)
     return "\n".join(line.rstrip() for line in out.file.getvalue().splitlines())
 
