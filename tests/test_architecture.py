@@ -15,7 +15,10 @@ LAYERS = [  # bottom to top
     {"callbacks", "studies"},
     {"sweeps"},
     {"assembly", "verbs"},
-    {"prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard", "reader_study"},
+    {
+        *("prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"),
+        *("reader_study", "utility"),
+    },
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it

@@ -22,14 +22,8 @@ GROUPS = sorted(
 NEEDS_GPU = {"trainer=gpu", "trainer=ddp", "trainer=slurm"}
 NEEDS_WEIGHTS = {"extractor=inception", "extractor=dinov2", "extractor=local"}
 VERBS = (
-    "prepare",
-    "train",
-    "generate",
-    "evaluate",
-    "explore",
-    "compare",
-    "dashboard",
-    "reader_study",
+    *("prepare", "train", "generate", "evaluate", "explore", "compare", "dashboard"),
+    *("reader_study", "utility"),
 )
 
 

@@ -189,8 +189,12 @@ def network_of_timm(architecture: str, options: dict[str, Any]) -> Any:
         ) from None
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, setting: str = "extractor.weights") -> dict[str, Tensor]:
     """Return the named tensors of a file, without running code that it may hold.
+
+    Args:
+        path: of the file.
+        setting: what names it, for the error.
 
     Raises:
         ValueError: if it holds anything but named tensors.
@@ -205,15 +209,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore", UserWarning)  # the error says it of TorchScript
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
+        hint = "; give TorchScript as extractor=local without extractor.architecture"
         raise ValueError(
-            f"extractor.weights must hold tensors only, got {path}: {reason(error)}; give "
-            "TorchScript as extractor=local without extractor.architecture"
+            f"{setting} must hold tensors only, got {path}: {reason(error)}"
+            f"{hint if setting.startswith('extractor') else ''}"
         ) from None
     for key in ("model", "state_dict"):  # as training scripts keep them
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"extractor.weights must hold named tensors, got {path}")
+        raise ValueError(f"{setting} must hold named tensors, got {path}")
     return content
 
 

@@ -200,6 +200,35 @@ def pair(a: str, runs_a: list[Measurement], b: str, runs_b: list[Measurement]) -
     return Comparison(a, b, mean, mean - reach, mean + reach, len(common), p)
 
 
+def resampled_pair(differences: Sequence[float], test_share: float) -> Comparison:
+    """Return the mean of differences between folds, by the corrected resampled t test.
+
+    Training sides of folds overlap, so that their differences are no independent draws: the
+    variance of the mean is taken as (1 / J + n_test / n_train) times their variance (Nadeau &
+    Bengio 2003, sec. 3, "corrected resampled t-test"), not 1 / J times.
+
+    Args:
+        differences: of J folds, over all repeats, at least 2.
+        test_share: n_test / n_train, above 0.
+
+    Raises:
+        ValueError: if there are too few, or the share is out of range.
+    """
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        raise ValueError(f"a test over folds needs at least 2 of them, got {len(values)}")
+    if not test_share > 0:
+        raise ValueError(f"test_share must be above 0, got {test_share}")
+    n, mean, sd = len(values), float(values.mean()), float(values.std(ddof=1))
+    if sd <= 1e-12 * max(1, abs(mean)):
+        reason = "all differences are equal: no spread to test by"
+        return Comparison("", "", mean, n_pairs=n, reason=reason)
+    error = (1 / n + test_share) ** 0.5 * sd
+    reach = float(student.ppf(0.975, n - 1)) * error
+    p = float(2 * student.sf(abs(mean) / error, n - 1))
+    return Comparison("", "", mean, mean - reach, mean + reach, n, p)
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number, in the order given (Holm 1979).
 
