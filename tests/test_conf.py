@@ -44,6 +44,7 @@ def test_every_choice_composes_builds_and_trains_a_batch(
     config, choice, small, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(features, "InceptionV3", unreachable)  # extractor=auto asks no network
+    monkeypatch.chdir(tmp_path)  # mlflow.db lies where one is
     overrides = [o for o in small if not o.startswith("hydra")]
     overrides += [f"run_dir={tmp_path}/run", "image_size=16", "total_images=4", choice]
     if choice == "data=phantom":
