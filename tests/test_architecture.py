@@ -8,14 +8,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
-    {"images", "latents", "runs", "schedules", "stains"},
+    {"images", "latents", "runs", "schedules", "stains", "labels", "watermark"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
-    {"combinations"},
-    {"gan"},
+    {"combinations", "production"},
+    {"gan", "bundle"},
     {"callbacks", "studies"},
     {"sweeps"},
     {"assembly", "verbs"},
-    {"prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"},
+    {"prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"}
+    | {"detect", "export"},
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it

@@ -21,7 +21,7 @@ GROUPS = sorted(
 )
 NEEDS_GPU = {"trainer=gpu", "trainer=ddp", "trainer=slurm"}
 NEEDS_WEIGHTS = {"extractor=inception", "extractor=dinov2", "extractor=local"}
-VERBS = ("prepare", "train", "generate", "evaluate", "explore", "compare", "dashboard")
+VERBS = ("prepare", "train", "generate", "evaluate", "explore", "compare", "dashboard", "detect")
 
 
 def unreachable(weights=None):
