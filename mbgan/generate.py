@@ -1,4 +1,4 @@
-"""Draw images from a run: python -m mbgan.generate run=RUN n=64."""
+"""Draw images from a run or a bundle: python -m mbgan.generate run=RUN n=64."""
 
 import logging
 from pathlib import Path
@@ -16,15 +16,24 @@ def main(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from mbgan.assembly import load_data, load_generator, quiet_libraries
+    from mbgan.bundle import generate_from
     from mbgan.labels import jpeg_quality
     from mbgan.production import Order, produce
     from mbgan.runs import Run
     from mbgan.studies.audit import Audit
 
     quiet_libraries()
+    audited = cfg.audit or cfg.reject.copies or cfg.reject.min_density is not None
+    if (cfg.run is None) == (cfg.bundle is None):
+        raise ValueError("generate needs run=RUN or bundle=DIR, one of them")
+    if cfg.bundle is not None:
+        if audited:
+            raise ValueError("audit and reject need run=RUN: a bundle has no training images")
+        wanted = {str(key): value for key, value in cfg.items()}
+        generate_from(Path(cfg.bundle).expanduser(), wanted | {"out": cfg.out or "generated"})
+        return
     run = Run(Path(cfg.run).expanduser())
     generator, origin = load_generator(run, cfg.checkpoint)
-    audited = cfg.audit or cfg.reject.copies or cfg.reject.min_density is not None
     data = None
     if audited or (cfg.format == "jpeg" and cfg.quality is None):
         data = load_data(run)
@@ -48,7 +57,7 @@ def main(cfg: DictConfig) -> None:
         assert data is not None
         extractor = instantiate(OmegaConf.load(run.config).extractor)
         judge = Audit(extractor, data, cfg.reject.copies, cfg.reject.min_density)
-    out = Path(cfg.out).expanduser()
+    out = Path(cfg.out).expanduser() if cfg.out is not None else run.folder / "generated"
     counts = produce(generator, order, out, cfg.devices, judge)
     said = ", ".join(f"{n} {kind}" for kind, n in counts.items())
     log.info("%s, and manifest.jsonl, in %s", said, out)

@@ -21,7 +21,17 @@ GROUPS = sorted(
 )
 NEEDS_GPU = {"trainer=gpu", "trainer=ddp", "trainer=slurm"}
 NEEDS_WEIGHTS = {"extractor=inception", "extractor=dinov2", "extractor=local"}
-VERBS = ("prepare", "train", "generate", "evaluate", "explore", "compare", "dashboard", "detect")
+VERBS = (
+    "prepare",
+    "train",
+    "generate",
+    "evaluate",
+    "explore",
+    "compare",
+    "dashboard",
+    "detect",
+    "export",
+)
 
 
 def unreachable(weights=None):

@@ -135,7 +135,8 @@ def test_generate_and_evaluate_take_a_run_folder(call, small, folder, tmp_path):
     assert all((run / "generated" / line["file"]).is_file() for line in lines)
     call(generate.main, f"run={run}", "n=1", f"out={tmp_path}/one")
     assert (tmp_path / "one/000000.png").read_bytes() == (run / "generated/000000.png").read_bytes()
-    code, err = call(generate.main, f"run={run}", "n=3")
+    (tmp_path / "one/settings.json").unlink()
+    code, err = call(generate.main, f"run={run}", "n=3", f"out={tmp_path}/one")
     assert (code, err.count("\n")) == (1, 1)
     assert "out must be a new or empty folder" in err
 
