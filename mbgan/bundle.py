@@ -1,30 +1,25 @@
 """A generator to hand on, read and run without the rest of mbgan: python -m mbgan.bundle DIR n=16.
 
 Needs torch, safetensors, numpy and Pillow alone. Nothing in a bundle is run: weights are plain
-tensors, and the config names one of the architectures below, which are this package's own.
+tensors, and the config names an architecture of this package.
 """
 
 import importlib
 import inspect
 import json
 import logging
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
 
+from mbgan import networks
 from mbgan.networks import Generator
 from mbgan.production import Order, produce
 from mbgan.runs import sha256_of
 
 VERSION = 1
 WEIGHTS, CONFIG, SUMS = "generator.safetensors", "config.json", "SHA256SUMS"
-ARCHITECTURES = {
-    "mbgan.networks.wgan.WGANGenerator",
-    "mbgan.networks.dcgan.DCGANGenerator",
-    "mbgan.networks.stylegan_lite.StyleGANGenerator",
-    "mbgan.networks.fastgan_lite.FastGANGenerator",
-    "mbgan.networks.r3gan_lite.R3GANGenerator",
-}
 
 
 def check_sums(folder: Path) -> str:
@@ -63,12 +58,14 @@ def architecture(name: str, settings: dict[str, Any]) -> Generator:
     Raises:
         ValueError: if there is no such one, or it has other settings.
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(
-            f"the architecture must be one of {', '.join(sorted(ARCHITECTURES))}, got {name}"
-        )
-    module, kind = name.rsplit(".", 1)
-    make = getattr(importlib.import_module(module), kind)
+    package, _, inside = name.rpartition("networks.")
+    module, _, kind = inside.partition(".")
+    own = {found.name for found in pkgutil.iter_modules(networks.__path__)}
+    if package != "mbgan." or module not in own:
+        raise ValueError(f"the architecture must be one of mbgan.networks, got {name}")
+    make = getattr(importlib.import_module(f"mbgan.networks.{module}"), kind, None)
+    if not (isinstance(make, type) and issubclass(make, Generator)):
+        raise ValueError(f"the architecture must be a generator, got {name}")
     strange = sorted(set(settings) - set(inspect.signature(make).parameters))
     if strange or not all(type(value) in (int, float) for value in settings.values()):
         raise ValueError(f"settings of {name} must be its own, and numbers, got {settings}")
@@ -90,10 +87,10 @@ def read_bundle(folder: Path) -> tuple[Generator, dict[str, Any], dict[str, Any]
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
         version, name = config["version"], config["architecture"]
-        settings, conditions = config["settings"], config["conditions"]
+        settings, conditions = dict(config["settings"]), list(config["conditions"])
         origin = {**config["origin"], "bundle_sha256": digest}
         _ = origin["checkpoint_sha256"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, LookupError, TypeError) as error:
         raise ValueError(f"{folder / CONFIG} is not what mbgan.export writes: {error!r}") from None
     if version != VERSION:
         raise ValueError(

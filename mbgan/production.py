@@ -148,7 +148,7 @@ def produce(
 def _spawn(devices: int, arguments: tuple[Any, ...]) -> None:
     try:
         # As many threads in each as here: with others, sums may round differently.
-        mp.spawn(_work, (torch.get_num_threads(), *arguments), devices)  # type: ignore[no-untyped-call]
+        mp.spawn(_work, (torch.get_num_threads(), *arguments), devices)
     except mp.ProcessRaisedException as error:
         raise ValueError(str(error).strip().splitlines()[-1]) from None
     except mp.ProcessExitedException as error:

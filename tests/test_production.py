@@ -7,9 +7,9 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from conftest import TinyGenerator
 from PIL import Image
 
-from conftest import TinyGenerator
 from mbgan import detect, generate
 from mbgan.labels import SOURCE, encode, jpeg_quality
 from mbgan.production import BLOCK, Order, produce

@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 import pytest
+from conftest import field
 from PIL import Image
 
-from conftest import field
 from mbgan.watermark import THRESHOLD, mark, strength
 
 

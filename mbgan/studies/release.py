@@ -184,6 +184,7 @@ def _export_onnx(
         warnings.simplefilter("ignore")
         path = folder / "generator.onnx"
         written = torch.onnx.export(program, dynamo=True, input_names=names, verbose=False)
+        assert written is not None, "a program, as it is asked for with dynamo"
         written.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = {i.name: x.numpy() for i, x in zip(session.get_inputs(), fresh, strict=True)}
