@@ -31,6 +31,9 @@ def main(cfg: DictConfig) -> None:
         raise FileNotFoundError(f"data_card must be a card.json of mbgan.prepare, got {path}")
     card = json.loads(path.read_text()) if path.is_file() else None
     scores, privacy = run.scores(cfg.checkpoint), run.scored(cfg.checkpoint) / "privacy.json"
+    attack = json.loads(privacy.read_text()) if privacy.is_file() else None
+    if attack and attack["checkpoint_sha256"] != origin["checkpoint_sha256"]:
+        attack = None  # of other weights
     patients = {f.patient for f in (*data.train_files, *data.held_out_files, *data.test_files)}
     facts = Facts(
         origin=origin,
@@ -43,7 +46,7 @@ def main(cfg: DictConfig) -> None:
         license=cfg.license or (card and card.get("license")),
         patients=None if None in patients or "" in patients else len(patients),
         jpeg_quality=jpeg_quality(file.path for file in data.train_files),
-        privacy=json.loads(privacy.read_text()) if privacy.is_file() else None,
+        privacy=attack,
     )
     write_bundle(out, generator, facts, cfg.override_gate, cfg.onnx)
     log.info("bundle in %s; its images: python -m mbgan.bundle %s n=64", out, out)

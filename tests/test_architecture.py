@@ -16,7 +16,7 @@ LAYERS = [  # bottom to top
     {"sweeps"},
     {"assembly", "verbs"},
     {"prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"}
-    | {"detect", "export"},
+    | {"detect", "export", "privacy"},
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it

@@ -15,7 +15,7 @@ import torch
 from jsonschema import validate
 from omegaconf import OmegaConf
 
-from mbgan import evaluate, generate, train
+from mbgan import evaluate, export, generate, train
 from mbgan.metrics.features import EfficientNetLite0
 from mbgan.runs import sha256_of
 from mbgan.studies import scoring
@@ -436,7 +436,7 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("verb", "words", "name"), [(train, ["data=folder"], "data.root"), (generate, [], "run")]
+    ("verb", "words", "name"), [(train, ["data=folder"], "data.root"), (export, [], "run")]
 )
 def test_what_must_be_given_is_named(call, tmp_path, verb, words, name):
     words = [*words, "extractor=efficientnet_lite0"] if verb is train else words
