@@ -64,10 +64,10 @@ def main(cfg: DictConfig) -> None:
             flat = torch.cat([part.flatten(1).mean(1) if part.ndim > 1 else part for part in parts])
             scores.append(flat.numpy().astype(np.float64))
         suspicions["critic too (loss)"] = scores
-    attacks = {
-        name: {"auroc": auroc(*sides), "interval": interval(*sides, (groups[0], groups[1]))}
-        for name, sides in suspicions.items()
-    }
+    attacks = {}
+    for name, (members, others) in suspicions.items():
+        low, high = interval(members, others, (groups[0], groups[1]))
+        attacks[name] = {"auroc": auroc(members, others), "interval": [low, high]}
     result = {
         **origin,
         "n_members": len(images[0]),
@@ -80,7 +80,7 @@ def main(cfg: DictConfig) -> None:
     }
     run.write_json(run.scored(cfg.checkpoint) / "privacy.json", result)
     for name, found in attacks.items():
-        log.info("%-24s AUROC %.3f (%.3f to %.3f)", name, found["auroc"], *found["interval"])
+        log.info("%-24s AUROC %.3f, 95 %% interval %s", name, found["auroc"], found["interval"])
     log.info("0.5 is chance; %s; in %s", result["over"], run.scored(cfg.checkpoint))
 
 
