@@ -13,10 +13,11 @@ from torch.optim import Optimizer
 from mbgan.augment import Augment
 from mbgan.combinations import check_parts
 from mbgan.ema import ema_decay, settle, update_ema
-from mbgan.images import from_uint8, to_uint8
+from mbgan.images import from_uint8
 from mbgan.latents import Draws, seed_of
 from mbgan.losses import AdversarialLoss, ordered
 from mbgan.networks import Critic, Generator, mixes_images
+from mbgan.networks import generate as generate
 from mbgan.regularizers import CriticStep, GeneratorRegularizer, Regularizer
 from mbgan.schedules import Schedule
 from mbgan.weights import differences
@@ -307,28 +308,3 @@ class GAN(L.LightningModule):
             )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
-
-
-@torch.no_grad()
-def generate(
-    generator: Generator,
-    z: Tensor,
-    condition: Tensor | None = None,
-    batch_size: int = 64,
-    truncation: float = 1.0,
-) -> Tensor:
-    """Return a generator's images [N, 3, H, W], uint8, in eval mode.
-
-    Args:
-        generator: left in the mode it is in.
-        z: latents [N, z_dim].
-        condition: numbers [N] of their conditions; None for the generator's chosen one.
-        batch_size: images drawn at a time.
-        truncation: psi of `Generator.truncate`.
-    """
-    was_training = generator.training
-    points = generator.eval().points(z.to(next(generator.parameters())), condition)
-    parts = generator.truncate(points, truncation, condition).split(batch_size)
-    images = torch.cat([to_uint8(generator.render(part)) for part in parts])
-    generator.train(was_training)
-    return images

@@ -1,12 +1,9 @@
-"""Draw images from a run: python -m mbgan.generate run=RUN n=64."""
+"""Draw images from a run or a bundle: python -m mbgan.generate run=RUN n=64."""
 
-import json
 import logging
-import os
-import shutil
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mbgan.verbs import verb
 
@@ -15,45 +12,55 @@ log = logging.getLogger(__name__)
 
 @verb("generate")
 def main(cfg: DictConfig) -> None:
-    """Write n PNGs and manifest.jsonl, a line an image that says where it came from."""
-    import torch
+    """Write n images and manifest.jsonl, a line an image that says where it came from."""
+    from hydra.utils import instantiate
 
-    from mbgan.assembly import load_generator
-    from mbgan.gan import generate
-    from mbgan.images import save_png
-    from mbgan.latents import fixed_latents
-    from mbgan.runs import Run, write_text
+    from mbgan.assembly import load_data, load_generator, quiet_libraries
+    from mbgan.bundle import generate_from
+    from mbgan.labels import jpeg_quality
+    from mbgan.production import Order, produce
+    from mbgan.runs import Run
+    from mbgan.studies.audit import Audit
 
-    if not isinstance(cfg.n, int) or cfg.n < 1:
-        raise ValueError(f"n must be a number, at least 1, got {cfg.n}")
-    out = Path(cfg.out).expanduser()
-    if out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f"out must be a new or empty folder, got {out}; set out=DIR")
-    generator, origin = load_generator(Run(Path(cfg.run).expanduser()), cfg.checkpoint)
-    conditions = generator.matching(cfg["class"], cfg.magnification)
-    lines = []
-    # Renamed when complete: no image lies about without the line that calls it synthetic.
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        for start in range(0, cfg.n, 64):
-            indices = range(start, min(start + 64, cfg.n))
-            z = fixed_latents(indices, generator.z_dim, cfg.seed)
-            condition = torch.tensor([conditions[i % len(conditions)] for i in indices])
-            images = generate(generator, z, condition, truncation=cfg.truncation)
-            for i, image in zip(indices, images, strict=True):
-                line = {"file": f"{i:06d}.png", "synthetic": True, "index": i, "seed": cfg.seed}
-                if generator.conditions:
-                    line["condition"] = generator.conditions[conditions[i % len(conditions)]]
-                save_png(image, draft / line["file"])
-                line |= {"truncation": cfg.truncation, **origin}
-                lines.append(json.dumps(line) + "\n")
-        write_text(draft / "manifest.jsonl", "".join(lines))
-        if out.is_dir():
-            out.rmdir()
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    log.info("%d images and manifest.jsonl in %s", cfg.n, out)
+    quiet_libraries()
+    audited = cfg.audit or cfg.reject.copies or cfg.reject.min_density is not None
+    if (cfg.run is None) == (cfg.bundle is None):
+        raise ValueError("generate needs run=RUN or bundle=DIR, one of them")
+    if cfg.bundle is not None:
+        if audited:
+            raise ValueError("audit and reject need run=RUN: a bundle has no training images")
+        wanted = {str(key): value for key, value in cfg.items()}
+        generate_from(Path(cfg.bundle).expanduser(), wanted | {"out": cfg.out or "generated"})
+        return
+    run = Run(Path(cfg.run).expanduser())
+    generator, origin = load_generator(run, cfg.checkpoint)
+    data = None
+    if audited or (cfg.format == "jpeg" and cfg.quality is None):
+        data = load_data(run)
+    quality = cfg.quality
+    if quality is None:
+        quality = data and jpeg_quality(file.path for file in data.train_files)
+    order = Order(
+        n=cfg.n,
+        seed=cfg.seed,
+        conditions=generator.matching(cfg["class"], cfg.magnification),
+        truncation=cfg.truncation,
+        kind=cfg.format,
+        quality=95 if quality is None else quality,
+        shard_size=cfg.shard_size,
+        key=cfg.watermark,
+        origin=origin,
+        judged={"audit": audited, **OmegaConf.to_container(cfg.reject)},  # type: ignore[dict-item]
+    )
+    judge = None
+    if audited:
+        assert data is not None
+        extractor = instantiate(OmegaConf.load(run.config).extractor)
+        judge = Audit(extractor, data, cfg.reject.copies, cfg.reject.min_density)
+    out = Path(cfg.out).expanduser() if cfg.out is not None else run.folder / "generated"
+    counts = produce(generator, order, out, cfg.devices, judge)
+    said = ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    log.info("%s, and manifest.jsonl, in %s", said, out)
 
 
 if __name__ == "__main__":

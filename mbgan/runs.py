@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
@@ -83,6 +82,8 @@ class Run:
         Raises:
             ValueError: if hydra.yaml is none.
         """
+        import yaml  # not there where a bundle is all that runs
+
         path = self.config.with_name("hydra.yaml")
         try:
             saved = yaml.safe_load(path.read_text()) if path.is_file() else {}

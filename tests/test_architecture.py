@@ -8,16 +8,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
-    {"images", "latents", "runs", "schedules", "stains"},
+    {"images", "latents", "runs", "schedules", "stains", "labels", "watermark"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
-    {"combinations"},
-    {"gan"},
+    {"combinations", "production"},
+    {"gan", "bundle"},
     {"callbacks", "studies"},
     {"sweeps"},
     {"assembly", "verbs"},
     {
         *("prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"),
-        *("reader_study", "utility"),
+        *("reader_study", "utility", "detect", "export", "privacy"),
     },
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}

@@ -16,7 +16,7 @@ import torch
 from jsonschema import validate
 from omegaconf import OmegaConf
 
-from mbgan import evaluate, generate, train
+from mbgan import evaluate, export, generate, train
 from mbgan.metrics.features import EfficientNetLite0
 from mbgan.runs import sha256_of
 from mbgan.studies import scoring
@@ -139,7 +139,8 @@ def test_generate_and_evaluate_take_a_run_folder(call, small, folder, tmp_path):
     assert all((run / "generated" / line["file"]).is_file() for line in lines)
     call(generate.main, f"run={run}", "n=1", f"out={tmp_path}/one")
     assert (tmp_path / "one/000000.png").read_bytes() == (run / "generated/000000.png").read_bytes()
-    code, err = call(generate.main, f"run={run}", "n=3")
+    (tmp_path / "one/settings.json").unlink()
+    code, err = call(generate.main, f"run={run}", "n=3", f"out={tmp_path}/one")
     assert (code, err.count("\n")) == (1, 1)
     assert "out must be a new or empty folder" in err
 
@@ -454,7 +455,7 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("verb", "words", "name"), [(train, ["data=folder"], "data.root"), (generate, [], "run")]
+    ("verb", "words", "name"), [(train, ["data=folder"], "data.root"), (export, [], "run")]
 )
 def test_what_must_be_given_is_named(call, tmp_path, verb, words, name):
     words = [*words, "extractor=efficientnet_lite0"] if verb is train else words

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from mbgan.images import to_uint8
 from mbgan.latents import Draws, generator_of
 
 
@@ -225,6 +226,31 @@ class Critic(nn.Module):
     def __call__(self, x: Tensor, condition: Tensor | None = None) -> Tensor:  # typed
         """Run `forward` and its hooks."""
         return super().__call__(x, condition)
+
+
+@torch.no_grad()
+def generate(
+    generator: Generator,
+    z: Tensor,
+    condition: Tensor | None = None,
+    batch_size: int = 64,
+    truncation: float = 1.0,
+) -> Tensor:
+    """Return a generator's images [N, 3, H, W], uint8, in eval mode.
+
+    Args:
+        generator: left in the mode it is in.
+        z: latents [N, z_dim].
+        condition: numbers [N] of their conditions; None for the generator's chosen one.
+        batch_size: images drawn at a time.
+        truncation: psi of `Generator.truncate`.
+    """
+    was_training = generator.training
+    points = generator.eval().points(z.to(next(generator.parameters())), condition)
+    parts = generator.truncate(points, truncation, condition).split(batch_size)
+    images = torch.cat([to_uint8(generator.render(part)) for part in parts])
+    generator.train(was_training)
+    return images
 
 
 def embedding(n: int, length: int, std: float, numbers: torch.Generator) -> nn.Embedding:

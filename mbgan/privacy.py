@@ -1,0 +1,88 @@
+"""Attack a run as an outsider would: python -m mbgan.privacy run=RUN."""
+
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from mbgan.verbs import verb
+
+log = logging.getLogger(__name__)
+
+
+@verb("privacy")
+def main(cfg: DictConfig) -> None:
+    """Write privacy.json: how well training images are told from held-out ones."""
+    import numpy as np
+    import torch
+    from hydra.utils import instantiate
+
+    from mbgan.assembly import load_data, load_generator, quiet_libraries
+    from mbgan.data.folder import patients_of
+    from mbgan.images import from_uint8
+    from mbgan.latents import fixed_latents
+    from mbgan.metrics.membership import auroc, closeness, interval
+    from mbgan.networks import generate
+    from mbgan.runs import Run
+    from mbgan.weights import read_run
+
+    if not isinstance(cfg.n, int) or cfg.n < 2:
+        raise ValueError(f"n must be a number, at least 2, got {cfg.n}")
+    quiet_libraries()
+    run = Run(Path(cfg.run).expanduser())
+    generator, origin = load_generator(run, cfg.checkpoint)
+    data, config = load_data(run), OmegaConf.load(run.config)
+    extractor = instantiate(config.extractor)
+    # Val images only where test has none of its own: they picked the checkpoint, test did not.
+    rows, files = (data.train, data.test), (data.train_files, data.test_files)
+    images = [torch.from_numpy(side[:]) for side in rows]
+    names = [patients_of(list(side)) for side in files]
+    known = all(side is not None for side in names)
+    groups = [
+        side if known and side is not None else list(map(str, range(len(x))))
+        for side, x in zip(names, images, strict=True)
+    ]
+    number = torch.arange(cfg.n) % max(1, len(generator.conditions))
+    fakes = generate(generator, fixed_latents(range(cfg.n), generator.z_dim, cfg.seed), number)
+    seen = [extractor.extract(x).features for x in (*images, fakes)]
+    suspicions = {"images alone (distance)": [closeness(side, seen[2]) for side in seen[:2]]}
+
+    content, _ = read_run(run, cfg.checkpoint)
+    weights = {k[7:]: v for k, v in content["state_dict"].items() if k.startswith("critic.")}
+    if weights:
+        critic = instantiate(config.model.critic)
+        if content["conditions"]:
+            critic.condition_on(len(content["conditions"]), seed=0)  # its weights follow
+        critic.load_state_dict(weights)
+        critic.eval()
+        scores = []
+        for side, x in zip(rows, images, strict=True):
+            places = torch.arange(len(x)).split(64)
+            condition = torch.from_numpy(side.conditions)
+            with torch.no_grad():
+                parts = [critic(from_uint8(x[i]), condition[i]) for i in places]
+            flat = torch.cat([part.flatten(1).mean(1) if part.ndim > 1 else part for part in parts])
+            scores.append(flat.numpy().astype(np.float64))
+        suspicions["critic too (loss)"] = scores
+    attacks = {}
+    for name, (members, others) in suspicions.items():
+        low, high = interval(members, others, (groups[0], groups[1]))
+        attacks[name] = {"auroc": auroc(members, others), "interval": [low, high]}
+    result = {
+        **origin,
+        "n_members": len(images[0]),
+        "n_others": len(images[1]),
+        "n_fake": cfg.n,
+        "extractor": extractor.name,
+        "over": "interval over patients" if known else "interval over images, patients unknown",
+        "attacks": attacks,
+        "note": "Weak attacks: what these do not find, stronger ones may.",
+    }
+    run.write_json(run.scored(cfg.checkpoint) / "privacy.json", result)
+    for name, found in attacks.items():
+        log.info("%-24s AUROC %.3f, 95 %% interval %s", name, found["auroc"], found["interval"])
+    log.info("0.5 is chance; %s; in %s", result["over"], run.scored(cfg.checkpoint))
+
+
+if __name__ == "__main__":
+    main()

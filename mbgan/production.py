@@ -1,0 +1,307 @@
+"""Any number of images, drawn, labeled and written as they come: memory does not grow with n.
+
+Image i depends on the seed, on i and on the settings alone. A network's arithmetic rounds
+differently in batches of other sizes, so images are always drawn in the same blocks of BLOCK, and
+devices share out whole blocks. What the manifest has a row for is there, and is not made again.
+
+Needs torch, numpy and Pillow alone.
+"""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+from torch import multiprocessing as mp
+
+from mbgan import watermark
+from mbgan.labels import FORMATS, SUFFIX, encode
+from mbgan.latents import fixed_latents
+from mbgan.networks import Generator, generate
+from mbgan.runs import write_text
+
+log = logging.getLogger(__name__)
+
+BLOCK = 16  # images drawn at a time
+EVERY_S = 10.0  # between two lines about progress
+
+Judge = Callable[[Tensor], list[dict[str, Any]]]  # of images [N, 3, S, S], uint8: rows' columns
+Put = Callable[[str, bytes], None]  # of a file's name and content
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images are wanted.
+
+    Args:
+        n: images to look at; what a judge rejects is among them.
+        seed: of the latents.
+        conditions: numbers of the conditions, drawn in turn.
+        truncation: in (0, 1].
+        kind: png or jpeg.
+        quality: of JPEG.
+        shard_size: images of a WebDataset shard, a multiple of BLOCK; None for loose files.
+        key: of the watermark; None leaves it out.
+        origin: where the generator came from, written in every row.
+        judged: the judge's settings.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    n: int
+    seed: int
+    conditions: list[int]
+    truncation: float
+    kind: str
+    quality: int
+    shard_size: int | None
+    key: str | None
+    origin: dict[str, Any]
+    judged: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, int) or self.n < 1:
+            raise ValueError(f"n must be a number, at least 1, got {self.n}")
+        if not 0 < self.truncation <= 1:
+            raise ValueError(f"truncation must be in (0, 1], got {self.truncation}; 1 is none")
+        if self.kind not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {self.kind}")
+        if not isinstance(self.quality, int) or not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be from 1 to 100, got {self.quality}")
+        size = self.shard_size
+        if size is not None and (not isinstance(size, int) or size < 1 or size % BLOCK):
+            raise ValueError(f"shard_size must be null or a multiple of {BLOCK}, got {size}")
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that an image depends on, to tell whether a folder's images are of a kind."""
+        key = self.key and hashlib.sha256(self.key.encode()).hexdigest()[:16]  # it may be a secret
+        return {
+            "checkpoint_sha256": self.origin["checkpoint_sha256"],
+            "seed": self.seed,
+            "condition": self.conditions,
+            "truncation": self.truncation,
+            "format": self.kind,
+            "quality": self.quality if self.kind == "jpeg" else None,
+            "shard_size": self.shard_size,
+            "watermark": key,
+            **self.judged,
+        }
+
+
+def produce(
+    generator: Generator, order: Order, out: Path, devices: int = 1, judge: Judge | None = None
+) -> dict[str, int]:
+    """Write images and manifest.jsonl, a row an image, and return how many rows say what.
+
+    Args:
+        generator: in eval mode.
+        order: which images.
+        out: folder; what it holds of these images already is left as it is.
+        devices: GPUs, or processes where there is none.
+        judge: says more of each image; what has a reason under "rejected" gets no file.
+
+    Raises:
+        ValueError: if devices are not there, or the folder is in use.
+        FileExistsError: if the folder holds other files, or images of other settings.
+    """
+    gpus = torch.cuda.device_count()
+    if not isinstance(devices, int) or devices < 1 or (gpus and devices > gpus):
+        most = f"to {gpus}, the number of GPUs" if gpus else "on"
+        raise ValueError(f"devices must be from 1 {most}, got {devices}")
+    _check_folder(out, order.settings())
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            write_text(out / "settings.json", json.dumps(order.settings(), indent=2) + "\n")
+            done = set(_read(out / "manifest.jsonl"))
+            missing = order.n - sum(i < order.n for i in done)
+            began, arguments = time.monotonic(), (devices, generator, order, out, judge, done)
+            if devices == 1 or not missing:
+                _work(0, torch.get_num_threads(), *arguments)
+            else:
+                _spawn(devices, arguments)
+    except Timeout:
+        raise ValueError(f"out must be a folder that nobody writes to, got {out}") from None
+    wall_s = time.monotonic() - began
+    log.info(
+        "%d images made in %.1f s, %.1f a second; %d were there already",
+        *(missing, wall_s, missing / wall_s, order.n - missing),
+    )
+    counts = {"images": 0}
+    for row in _read(out / "manifest.jsonl").values():
+        kind = row if row is not None else "images"
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+def _spawn(devices: int, arguments: tuple[Any, ...]) -> None:
+    try:
+        # As many threads in each as here: with others, sums may round differently.
+        mp.spawn(_work, (torch.get_num_threads(), *arguments), devices)
+    except mp.ProcessRaisedException as error:
+        raise ValueError(str(error).strip().splitlines()[-1]) from None
+    except mp.ProcessExitedException as error:
+        raise ValueError(f"{error}; the same command goes on") from None
+
+
+def _work(
+    rank: int,
+    threads: int,
+    world: int,
+    generator: Generator,
+    order: Order,
+    out: Path,
+    judge: Judge | None,
+    done: set[int],
+) -> None:
+    """Make this rank's share of the units: shards, or blocks."""
+    torch.set_num_threads(threads)
+    generator = generator.to(f"cuda:{rank}" if torch.cuda.is_available() else "cpu").eval()
+    size, made = order.shard_size or BLOCK, 0
+    began = told = time.monotonic()
+    for number in range(rank, -(-order.n // size), world):
+        unit = range(number * size, min((number + 1) * size, order.n))
+        todo = {i for i in unit if i not in done}
+        if not todo:
+            continue
+        rows: list[dict[str, Any]] = []
+        # A shard is written whole: a block of it that is there is drawn once more.
+        wanted = todo if order.shard_size is None else set(unit)
+        with _writer(out, number, order.shard_size) as put:
+            for start in range(unit.start, unit.stop, BLOCK):
+                if wanted & set(range(start, start + BLOCK)):
+                    rows += _block(generator, order, start, wanted, judge, put)
+        prefix = "" if order.shard_size is None else _shard(number) + "/"
+        for row in rows:
+            row["file"] = row["file"] and prefix + row["file"]
+        _append(out / "manifest.jsonl", [row for row in rows if row["index"] in todo])
+        made += len(todo)
+        if rank == 0 and time.monotonic() - told > EVERY_S:
+            told = time.monotonic()
+            log.info("image %d of %d, %.1f a second", unit.stop, order.n, made / (told - began))
+
+
+@torch.no_grad()
+def _block(
+    generator: Generator, order: Order, start: int, wanted: set[int], judge: Judge | None, put: Put
+) -> list[dict[str, Any]]:
+    """Draw a whole block, write what is wanted of it, and return the rows."""
+    block = range(start, start + BLOCK)
+    z = fixed_latents(block, generator.z_dim, order.seed)
+    condition = [order.conditions[i % len(order.conditions)] for i in block]
+    images = generate(generator, z, torch.tensor(condition), BLOCK, order.truncation).cpu()
+    verdicts: list[dict[str, Any]] = judge(images) if judge else [{} for _ in block]
+    rows = []
+    for i, number, image, verdict in zip(block, condition, images, verdicts, strict=True):
+        if i not in wanted:
+            continue
+        row = {"file": f"{i:06d}{SUFFIX[order.kind]}", "synthetic": True, "index": i}
+        row["seed"] = order.seed
+        if generator.conditions:
+            row["condition"] = generator.conditions[number]
+        row |= {"truncation": order.truncation, **order.origin}
+        if not verdict.get("rejected"):
+            pixels = image.permute(1, 2, 0).contiguous().numpy()
+            if order.key is not None:
+                pixels = watermark.mark(pixels, order.key)
+            note = {k: v for k, v in row.items() if k not in ("file", "run")}  # no paths of ours
+            put(str(row["file"]), encode(pixels, note, order.kind, order.quality))
+        row |= verdict
+        if verdict.get("rejected"):
+            row["file"] = None
+        rows.append(row)
+    return rows
+
+
+def _shard(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+@contextmanager
+def _writer(out: Path, number: int, shard_size: int | None) -> Iterator[Put]:
+    """Yield what writes whole files into the folder, or into a shard that is whole in the end."""
+
+    def put(name: str, content: bytes) -> None:
+        temporary = out / f".{name}.{os.getpid()}"
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(out / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    if shard_size is None:
+        yield put
+        return
+    draft = out / f".{_shard(number)}.{os.getpid()}"
+
+    def add(name: str, content: bytes) -> None:
+        info = tarfile.TarInfo(name)  # of 1970, so that the same images make the same shard
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+    try:
+        with tarfile.open(draft, "w") as tar:
+            yield add
+        draft.replace(out / _shard(number))
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add whole lines in one write, so that those of several processes do not mix."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    with path.open("ab", buffering=0) as file:
+        if file.write(lines) != len(lines):
+            raise OSError(f"{path} could not be written whole; make room there")
+
+
+def _check_folder(out: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder of other files or other settings; make a missing one."""
+    known = out / "settings.json"
+    if known.is_file():
+        try:
+            then = json.loads(known.read_text())
+        except json.JSONDecodeError as error:
+            raise FileExistsError(f"{known} is damaged ({error}); set out=DIR") from None
+        keys = sorted(settings.keys() | then.keys())
+        changed = [k for k in keys if settings.get(k) != then.get(k)]
+        if changed:
+            now, before = (", ".join(f"{k}={s.get(k)}" for k in changed) for s in (settings, then))
+            raise FileExistsError(
+                f"out must not hold images of other settings, got {out}, made with {before}, "
+                f"not {now}; set out=DIR to a new folder"
+            )
+    elif out.is_dir() and any(out.iterdir()):
+        raise FileExistsError(f"out must be a new or empty folder, got {out}; set out=DIR")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _read(manifest: Path) -> dict[int, str | None]:
+    """Return why each image in a manifest was rejected, by index; a torn last line is cut off."""
+    found: dict[int, str | None] = {}
+    if not manifest.is_file():
+        return found
+    with manifest.open("rb+") as file:
+        whole = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                file.truncate(whole)
+                break
+            whole += len(line)
+            try:
+                row = json.loads(line)
+                found[row["index"]] = row.get("rejected")
+            except (json.JSONDecodeError, KeyError, TypeError):
+                raise ValueError(f"{manifest} has a line that is no row: {line!r}") from None
+    return found

@@ -1,0 +1,235 @@
+"""Bundles: gates before they are made, and nothing but the run's own images out of them."""
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from mbgan import bundle, export, generate
+from mbgan.networks.dcgan import DCGANGenerator
+from mbgan.runs import sha256_of
+from mbgan.studies.release import Facts, gates, write_bundle
+
+ORIGIN = {"checkpoint": "best", "checkpoint_sha256": "0" * 64, "images_seen": 40}
+SETTINGS = {"z_dim": 8, "image_size": 16, "width": 4}
+FACTS = Facts(
+    origin=ORIGIN | {"run": "/home/somebody/secret"},
+    architecture="mbgan.networks.dcgan.DCGANGenerator",
+    settings=SETTINGS,
+    scores=None,
+    status={"versions": {"torch": "2.6.0"}},
+    card={"license": None},
+    card_sha256="1" * 64,
+    license="CC-BY-4.0",
+    patients=None,
+    jpeg_quality=None,
+)
+
+
+def scored(verdict, checkpoint=ORIGIN["checkpoint_sha256"]):
+    return {
+        "checkpoint_sha256": checkpoint,
+        "n_real": 3,
+        "n_fake": 3,
+        "extractor": "tiny",
+        "extractor_sha256": "2" * 64,
+        "scores": {"kid/tiny": {"value": 0.25}, "fid/tiny": {"value": None, "reason": "few"}},
+        "memorization": {"verdict": verdict},
+    }
+
+
+def small_generator():
+    torch.manual_seed(0)
+    return DCGANGenerator(**SETTINGS).eval()
+
+
+@pytest.fixture
+def made(tmp_path):
+    write_bundle(
+        tmp_path / "bundle", small_generator(), replace(FACTS, scores=scored("fine")), None, False
+    )
+    return tmp_path / "bundle"
+
+
+def sign(folder):
+    """Write the hashes anew, as somebody would who hands on a bundle of their own."""
+    files = sorted(p for p in folder.iterdir() if p.name != bundle.SUMS)
+    lines = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
+    (folder / bundle.SUMS).write_text(lines)
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / bundle.CONFIG).read_text()) | changes
+    (folder / bundle.CONFIG).write_text(json.dumps(config))
+    sign(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"scores": scored("fine")}, None),
+        ({"scores": scored("suspicious")}, None),
+        ({"scores": scored("copying")}, "it copies training images"),
+        ({"scores": scored(None)}, "nobody knows whether it copies"),
+        ({"scores": None}, "nobody knows whether it copies"),
+        ({"scores": scored("fine", "9" * 64)}, "scores.json is of other weights"),
+        ({"scores": scored("fine"), "card": None}, "there is no data card"),
+        ({"scores": scored("fine"), "license": None}, "the license of the training images"),
+    ],
+)
+def test_a_gate_is_closed_for_one_reason(changes, reason, tmp_path):
+    facts = replace(FACTS, **changes)
+    assert (
+        [reason] == [found[: len(reason)] for found in gates(facts)] if reason else not gates(facts)
+    )
+    if reason:
+        for override in (None, " "):
+            with pytest.raises(ValueError, match="must not be handed on"):
+                write_bundle(tmp_path / "b", small_generator(), facts, override, False)
+        assert not (tmp_path / "b").exists()
+
+
+def test_the_reason_for_passing_a_gate_stands_in_the_card(tmp_path):
+    facts = replace(FACTS, scores=scored("copying"))
+    write_bundle(tmp_path / "b", small_generator(), facts, "only drawn tissue", False)
+    card = (tmp_path / "b/README.md").read_text()
+    assert "it copies training images" in card
+    assert "Reason given: only drawn tissue" in card
+    assert "Verdict on copies: **copying**" in card
+
+
+def test_a_bundle_holds_what_it_says_and_no_paths(made):
+    generator, origin, _ = bundle.read_bundle(made)
+    for name, weight in small_generator().state_dict().items():
+        assert torch.equal(generator.state_dict()[name], weight)
+    assert origin["checkpoint_sha256"] == "0" * 64
+    assert not any(b"somebody/secret" in path.read_bytes() for path in made.iterdir())
+    sbom = json.loads((made / "sbom.cdx.json").read_text())
+    assert sbom["bomFormat"] == "CycloneDX"
+    assert "torch" in {part["name"] for part in sbom["components"]}
+    assert "| kid/tiny | 0.25 |" in (made / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["generator.safetensors", "config.json", "README.md"])
+def test_a_changed_byte_is_refused(made, name):
+    content = bytearray((made / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (made / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name} was changed since mbgan.export"):
+        bundle.read_bundle(made)
+
+
+def test_files_that_are_missing_or_strange_are_refused(made):
+    (made / "extra.py").write_text("")
+    with pytest.raises(ValueError, match=r"holds extra.py, which is not in SHA256SUMS"):
+        bundle.read_bundle(made)
+    (made / "extra.py").unlink()
+    (made / "sbom.cdx.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"must hold sbom.cdx.json"):
+        bundle.read_bundle(made)
+
+
+def test_a_newer_bundle_is_refused(made):
+    change_config(made, version=2)
+    with pytest.raises(ValueError, match="must be a bundle of version 1, got 2; update mbgan"):
+        bundle.read_bundle(made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "os.system"}, "must be one of mbgan.networks, got os.system"),
+        ({"architecture": "mbgan.networks.dcgan.torch"}, "must be a generator"),
+        ({"architecture": "mbgan.networks.dcgan.DCGANCritic"}, "must be a generator"),
+        ({"settings": SETTINGS | {"hook": 1}}, "must be its own, and numbers"),
+        ({"settings": SETTINGS | {"width": "4"}}, "must be its own, and numbers"),
+        ({"settings": SETTINGS | {"width": 8}}, "must hold the generator, got"),
+        ({"settings": None}, "is not what mbgan.export writes"),
+    ],
+)
+def test_a_config_names_our_own_architectures_only(made, changes, message):
+    change_config(made, **changes)
+    with pytest.raises(ValueError, match=message):
+        bundle.read_bundle(made)
+
+
+class Malicious:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch"])
+def test_a_pickle_by_another_name_runs_nothing(call, made, untrained, tmp_path, write):
+    marker = tmp_path / "ran"
+    with (tmp_path / "evil").open("wb") as file:
+        write(Malicious(marker), file)
+    shutil.copy(tmp_path / "evil", made / bundle.WEIGHTS)
+    sign(made)
+    out = f"out={tmp_path}/out"
+    code, err = call(generate.main, f"bundle={made}", out)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "must hold the generator, got" in err
+    run = untrained("dcgan")
+    shutil.copy(tmp_path / "evil", run / "checkpoints/best.ckpt")
+    code, err = call(generate.main, f"run={run}", out)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "must be a checkpoint of mbgan.train" in err
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_alone_draws_the_runs_images_without_the_training_code(call, untrained, tmp_path):
+    """In a process that can import torch, safetensors, numpy, Pillow and what torch needs."""
+    run = untrained("dcgan")
+    made, out = tmp_path / "bundle", tmp_path / "from_bundle"
+    code, err = call(export.main, f"run={run}", f"out={made}", "onnx=false")
+    assert (code, "must not be handed on" in err.splitlines()[-1]) == (1, True)
+    gate = "override_gate='a test, of noise'"
+    code, err = call(export.main, f"run={run}", f"out={made}", "onnx=false", gate)
+    assert code == 0, err
+    barred = ("lightning", "hydra", "omegaconf", "yaml", "scipy", "torchmetrics", "cv2", "pandas")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({barred!r})); "
+        f"sys.argv[1:] = [{str(made)!r}, 'n=3', 'out={out}']; "
+        "import mbgan.bundle; mbgan.bundle.main()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert call(generate.main, f"run={run}", "n=3")[0] == 0
+    assert call(generate.main, f"bundle={made}", "n=3", f"out={tmp_path}/again")[0] == 0
+    for i in range(3):
+        name = f"{i:06d}.png"
+        ours, theirs, again = (
+            np.asarray(Image.open(folder / name))
+            for folder in (run / "generated", out, tmp_path / "again")
+        )
+        assert np.array_equal(ours, theirs)
+        assert np.array_equal(ours, again)
+
+
+def test_weights_of_another_shape_are_refused(made):
+    weights = load_file(made / bundle.WEIGHTS)
+    weights[min(weights)] = torch.zeros(1)
+    save_file(weights, made / bundle.WEIGHTS)
+    sign(made)
+    with pytest.raises(ValueError, match="must hold the generator, got"):
+        bundle.read_bundle(made)
+
+
+def test_onnx_draws_what_pytorch_draws(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    facts = replace(FACTS, scores=scored("fine"))
+    write_bundle(tmp_path / "b", small_generator(), facts, None, True)
+    assert "| generator.onnx |" in (tmp_path / "b/README.md").read_text()
