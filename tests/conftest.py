@@ -248,6 +248,20 @@ def untrained(small, tmp_path):
 
 
 @pytest.fixture
+def full_disk(monkeypatch):
+    """/dev/full stands in for the disk: writes to a new file fail as they do on a full one."""
+    true_open = Path.open
+
+    def open_full(path, mode="r", *args, **kwargs):
+        if mode == "xb":
+            true_open(path, mode).close()
+            path, mode = Path("/dev/full"), "wb"
+        return true_open(path, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", open_full)
+
+
+@pytest.fixture
 def call(monkeypatch, capfd):
     """Run a verb in this process; return its exit code and what it wrote to stderr."""
 

@@ -109,8 +109,9 @@ def strip(result: dict[str, Any]) -> Figure:
     tissue = {key: entry for key, entry in scores.items() if key.startswith("histology/")}
     other = {key: entry for key, entry in scores.items() if key not in tissue}
     count = max(len(other), len(tissue))
-    figure = Figure(figsize=(11, 0.36 * count + 1.3), layout="constrained")
-    left, right = figure.subfigures(1, 2)  # type: ignore[misc]  # stubs forget arrays
+    columns = 2 if tissue else 1
+    figure = Figure(figsize=(5.5 * columns, 0.36 * count + 1.3), layout="constrained")
+    left, *right = figure.subfigures(1, columns, squeeze=False).flat
     left.suptitle(f"features of {result['extractor']}, each on its own scale", fontsize=10)
     if other:
         scales = left.subplots(len(other), 1, squeeze=False).flat
@@ -119,8 +120,8 @@ def strip(result: dict[str, Any]) -> Figure:
             axes.set_yticks([0], [key.split("/")[0].replace("_", " ")], fontsize=8)
             _bare(axes)
     if tissue:
-        right.suptitle("tissue: distance in standard deviations of the reals", fontsize=10)
-        axes = right.subplots()
+        right[0].suptitle("tissue: distance in standard deviations of the reals", fontsize=10)
+        axes = right[0].subplots()
         for place, entry in enumerate(tissue.values()):
             _line(axes, -place, entry)
         labels = [key.split("/")[1].replace("_", " ") for key in tissue]
@@ -129,7 +130,8 @@ def strip(result: dict[str, Any]) -> Figure:
         _bare(axes)
     n = f"n_real {result['n_real']}, n_fake {result['n_fake']}"
     figure.supxlabel(
-        f"dot: {n}, line: 95 % interval; circle: halves of both sides, gray: halves of the reals",
+        f"dot: {n}, line: 95 % interval;{' ' if tissue else chr(10)}"
+        "circle: halves of both sides, gray: halves of the reals",
         fontsize=8,
     )
     return figure

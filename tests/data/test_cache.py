@@ -235,17 +235,8 @@ def test_processes_may_build_at_once(root, tmp_path):
     assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".json", ".npy"]
 
 
-def test_a_full_disk_says_where_and_what_to_do(root, tmp_path, monkeypatch):
-    """/dev/full stands in for the disk: writes to it fail as they do on a full one."""
-    true_open = Path.open
-
-    def open_full(path, mode="r", *args, **kwargs):
-        if mode == "xb":
-            true_open(path, mode).close()
-            path, mode = Path("/dev/full"), "wb"
-        return true_open(path, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", open_full)
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_says_where_and_what_to_do(root, tmp_path):
     with pytest.raises(
         OSError, match=r"cannot write 0 MB .*cache .*\(No space.*cache_dir=DIR"
     ) as e:

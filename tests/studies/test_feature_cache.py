@@ -1,7 +1,5 @@
 """What is read back is what the extractor saw, of these images, whatever happened to the file."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -72,17 +70,8 @@ def test_a_damaged_file_is_made_anew(images, tmp_path, caplog, damage):
     assert extractor.calls == 1
 
 
-def test_a_full_disk_costs_time_and_leaves_no_half_a_file(images, tmp_path, monkeypatch, caplog):
-    """/dev/full stands in for the disk: writes to it fail as they do on a full one."""
-    true_open = Path.open
-
-    def open_full(path, mode="r", *args, **kwargs):
-        if mode == "xb":
-            true_open(path, mode).close()
-            path, mode = Path("/dev/full"), "wb"
-        return true_open(path, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", open_full)
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_costs_time_and_leaves_no_half_a_file(images, tmp_path, caplog):
     extractor = Counting()
     for _ in range(2):
         seen = extract_once(extractor, images, tmp_path)
