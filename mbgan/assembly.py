@@ -212,6 +212,7 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
                 "start a new run for it"
             )
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
+    saved.run_dir = cfg.run_dir  # the folder may have been moved, or copied
     if run.unbegun:
         saved.resume = None
     return saved

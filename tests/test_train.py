@@ -274,6 +274,16 @@ def test_a_longer_run_is_the_shorter_one_resumed(call, small, tmp_path):
     assert any("total_images=80" in text for text in asked)
 
 
+def test_a_copied_run_goes_on_in_its_own_folder(call, small, tmp_path):
+    assert call(train.main, *small)[0] == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    code, err = call(train.main, f"resume={tmp_path}/copy", "total_images=60")
+    assert code == 0, err
+    seen = [weights(tmp_path / name)["counters"]["images_seen"] for name in ("run", "copy")]
+    assert seen == [40, 64]
+    assert [row["images_seen"] for row in rows(tmp_path / "copy")] == [0, 24, 40, 64]
+
+
 def test_a_killed_run_resumes_bit_by_bit(small, call, tmp_path):
     """kill -9 in the middle of an epoch, after a checkpoint: nothing that follows may differ."""
     endless = [*small, "total_images=1_000_000", "eval_every=8"]
@@ -465,7 +475,7 @@ def test_what_must_be_given_is_named(call, tmp_path, verb, words, name):
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_begins_again(call, small, tmp_path):
-    assert call(train.main, *small)[0] == 0
+    assert call(train.main, *small, "total_images=24")[0] == 0
     whole = weights(tmp_path / "run")
     for path in (tmp_path / "run/checkpoints").iterdir():
         path.unlink()

@@ -1,9 +1,16 @@
 """What loggers get of a run, read back from what they wrote."""
 
 import json
+import os
+import signal
+import socket
 import struct
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from types import SimpleNamespace
+from urllib.request import urlopen
 
 import pytest
 import wandb
@@ -161,6 +168,39 @@ def test_mlflow_database_gets_scores_settings_and_pictures(call, small, tmp_path
     code, err = call(train.main, *small, "logger=mlflow")
     assert code == 0, err
     mlflow_holds(uri, json.loads((tmp_path / "run/scores.json").read_text()))
+
+
+@pytest.fixture
+def mlflow_server(tmp_path):
+    """A server of MLflow with SQLite, on this machine alone."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = f"mlflow server --port {port} --workers 1 --backend-store-uri sqlite:///server.db"
+    command = [sys.executable, "-m", *command.split(), "--artifacts-destination", "pictures"]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+        ) as server,
+    ):
+        while server.poll() is None:
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/health"):
+                break
+            time.sleep(0.2)
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        yield f"http://127.0.0.1:{port}"
+        os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_mlflow_server_gets_the_same_over_http(call, small, tmp_path, monkeypatch, mlflow_server):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    code, err = call(train.main, *small, "logger=mlflow")
+    assert code == 0, err
+    mlflow_holds(mlflow_server, json.loads((tmp_path / "run/scores.json").read_text()))
+    assert (tmp_path / "pictures").is_dir()
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_workspace_shows_what_runs_log():
