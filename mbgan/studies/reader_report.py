@@ -99,12 +99,12 @@ def sentences(result: dict[str, Any]) -> list[str]:
             )
     if result["mean_accuracy"]:
         n = count(len(result["readers"]), "reader")
-        found.append(f"mean accuracy of these {n}: {interval(result['mean_accuracy'])}")
+        found.append(f"Mean accuracy of these {n}: {interval(result['mean_accuracy'])}")
         fleiss, pairs = result["agreement"]["fleiss_kappa"], result["agreement"]["pairs"]
         n = count(result["agreement"]["n_images"], "image")
         known = [f"{a['readers'][0]} and {a['readers'][1]} {number(a['kappa'])}" for a in pairs]
         found.append(
-            f"agreement of readers beyond chance: Fleiss' kappa {number(fleiss)} on {n}; "
+            f"Agreement of readers beyond chance: Fleiss' kappa {number(fleiss)} on {n}; "
             f"Cohen's: {', '.join(known)}"
         )
     return found
