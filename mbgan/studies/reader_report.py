@@ -45,7 +45,8 @@ def plan(accuracy: float, power: float, n: int) -> list[str]:
     return [
         f"a reader who is right in {accuracy:.0%} of images is told from guessing with a power of "
         f"{power:.0%} by {needed} images or more, half of them real (exact binomial test, 0.05, "
-        f"two-sided); {n} have a power of {power_of(n, accuracy):.0%}",
+        f"two-sided); {n} have a power of {power_of(n, accuracy):.0%}; several images of one "
+        "patient count for less",
         f"a reader who is right in half of {n} images leaves an accuracy of {low:.0%} to "
         f"{high:.0%} open",
     ]
