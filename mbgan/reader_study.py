@@ -58,7 +58,8 @@ def build_study(cfg: DictConfig) -> None:
     if cfg.run is not None:
         run = Run(Path(cfg.run).expanduser())
         run.require(checkpoint=cfg.checkpoint)
-        real, fake = sides_of_run(*load_generator(run, cfg.checkpoint), load_data(run), design)
+        generator = load_generator(run, cfg.checkpoint)
+        real, fake = sides_of_run(*generator, load_data(run), cfg.image_size, design)
     else:
         folders = {"real": cfg.real, "fake": cfg.fake}
         naming = instantiate(cfg.naming)

@@ -1,8 +1,11 @@
 """A blinded study of real and generated images: the page for its readers, and its key."""
 
 import base64
+import hashlib
 import io
+import logging
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -14,14 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mbgan.data.datamodule import MagnificationDataModule
-from mbgan.data.folder import UNKNOWN, Naming
+from mbgan.data.decode import resize
+from mbgan.data.folder import UNKNOWN, ImageFile, Naming
 from mbgan.gan import generate
 from mbgan.latents import fixed_latents, seed_of
 from mbgan.networks import Generator
 from mbgan.studies.page import csp_hash, environment, writable
 from mbgan.studies.reader_answers import REAL, SYNTHETIC, VERSION, study_of
-from mbgan.studies.reader_scores import check_size
+from mbgan.studies.reader_statistics import check_size
 from mbgan.studies.scoring import read_folders
+
+log = logging.getLogger(__name__)
 
 CONFIDENCE = ("guessing", "unsure", "fairly sure", "certain")
 
@@ -81,11 +87,19 @@ class Design:
         """Return the random numbers of one part of the study; parts share none."""
         return random.Random(f"{self.seed}/{name}")
 
+    def bytes(self, name: str, n: int) -> bytes:
+        """Return n random bytes that readers may see.
+
+        `rng` will not do for them: from a few thousand of its bytes all others can be computed.
+        """
+        return hashlib.shake_256(f"{self.seed}/{name}".encode()).digest(n)
+
 
 def sides_of_run(
     generator: Generator,
     origin: dict[str, Any],
     datamodule: MagnificationDataModule,
+    image_size: int | None,
     design: Design,
 ) -> tuple[Side, Side]:
     """Return some of a run's held-out images, and as many of its generator, of the same conditions.
@@ -93,21 +107,22 @@ def sides_of_run(
     Raises:
         ValueError: if too few images are held out.
     """
-    chosen = _choose(len(datamodule.test), "held-out real images", design, REAL)
-    found = [datamodule.test_files[i] for i in chosen]
-    rows = [{"source": file.name, "class": file.label} for file in found]
-    real = Side(datamodule.test[chosen], rows)
+    files = datamodule.test_files
+    chosen = _choose(files, "held-out real images", design, REAL)
+    rows = [_row(files[i], files[i].name) for i in chosen]
     seed = seed_of(design.seed, "reader study")
     conditions = torch.from_numpy(datamodule.test.conditions[chosen])
     z = fixed_latents(range(len(chosen)), generator.z_dim, seed)
     images = generate(generator, z, conditions).cpu().numpy()
+    size = image_size or generator.image_size
+    _warn_of_grid([files[i] for i in chosen], size)
     names = [generator.conditions[c] if generator.conditions else UNKNOWN for c in conditions]
     checkpoint = {key: origin[key] for key in ("run", "checkpoint", "checkpoint_sha256")}
     made = [
-        {"source": f"image {i} of seed {seed}", "class": name, **checkpoint}
+        {"source": f"image {i} of seed {seed}", "class": name, "patient": None, **checkpoint}
         for i, name in enumerate(names)
     ]
-    return real, Side(images, made)
+    return Side(_scaled(datamodule.test[chosen], size), rows), Side(_scaled(images, size), made)
 
 
 def sides_of_folders(
@@ -126,20 +141,52 @@ def sides_of_folders(
     _, _, found = read_folders(folders, magnification, image_size, naming, cache_dir)
     sides = []
     for key, truth in (("real", REAL), ("fake", SYNTHETIC)):
-        chosen = _choose(len(found[key].files), f"images in {key}", design, truth)
-        rows = [
-            {"source": str(f.path), "class": f.label}
-            for f in map(found[key].files.__getitem__, chosen)
-        ]
+        files = found[key].files
+        chosen = _choose(files, f"images in {key}", design, truth)
+        rows = [_row(files[i], str(files[i].path)) for i in chosen]
         sides.append(Side(np.array(found[key].images[chosen]), rows))
+        if truth == REAL:
+            _warn_of_grid([files[i] for i in chosen], found[key].images.shape[-1])
+    for row in sides[1].rows:
+        row["patient"] = None  # whatever the folders of generated images are called
     return sides[0], sides[1]
 
 
-def _choose(there: int, what: str, design: Design, name: str) -> list[int]:
+def _scaled(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if images.shape[-1] == size:
+        return images
+    pictures = (Image.fromarray(image.transpose(1, 2, 0)) for image in images)
+    return np.stack([np.asarray(resize(x, size)).transpose(2, 0, 1) for x in pictures])
+
+
+def _warn_of_grid(files: Sequence[ImageFile], size: int) -> None:
+    """Say how to be rid of the JPEG grid that real images keep if they are shown pixel by pixel."""
+    for file in files:
+        with Image.open(file.path) as image:
+            if image.format == "JPEG" and image.size == (size, size):
+                log.warning(
+                    "real images still have the 8 x 8 grid of their JPEG files, which a program "
+                    "sees if hardly an eye; scale all images: image_size=%d",
+                    size * 9 // 10,
+                )
+                return
+
+
+def _row(file: ImageFile, source: str) -> dict[str, Any]:
+    return {"source": source, "class": file.label, "patient": file.patient}
+
+
+def _choose(files: Sequence[ImageFile], what: str, design: Design, name: str) -> list[int]:
+    """Return half of a study's images at random, of as many patients as there are."""
     half = design.n // 2
-    if there < half:
-        raise ValueError(f"n must be at most {2 * there}, twice the {what}, got {design.n}")
-    return design.rng(name).sample(range(there), half)
+    if len(files) < half:
+        raise ValueError(f"n must be at most {2 * len(files)}, twice the {what}, got {design.n}")
+    rng, seen, rounds = design.rng(name), Counter[str](), list[tuple[int, int]]()
+    for i in rng.sample(range(len(files)), len(files)):
+        patient = files[i].patient or str(files[i].path)
+        rounds.append((seen[patient], i))
+        seen[patient] += 1
+    return [i for _, i in sorted(rounds, key=lambda place: place[0])[:half]]
 
 
 def build(real: Side, fake: Side, design: Design) -> tuple[str, dict[str, Any]]:
@@ -153,24 +200,26 @@ def build(real: Side, fake: Side, design: Design) -> tuple[str, dict[str, Any]]:
         fake: the other half, of the same size.
         design: how to ask.
     """
-    rng = design.rng("names and order")
     rows, content = dict[str, dict[str, Any]](), dict[str, bytes]()
     for truth, side in ((REAL, real), (SYNTHETIC, fake)):
-        for image, row in zip(side.images, side.rows, strict=True):
-            name = f"{rng.getrandbits(64):016x}"
+        for i, (image, row) in enumerate(zip(side.images, side.rows, strict=True)):
+            name = design.bytes(f"name/{truth}/{i}", 8).hex()
             rows[name] = {"truth": truth, **row}
             content[name] = encode(image, design.encoding, design.quality)
     longest = max(map(len, content.values()))
     # Decoders stop at the end of the image; random, as zeros would be seen in the page's source.
     filled = {
-        name: data + rng.randbytes(longest - len(data)) for name, data in sorted(content.items())
+        name: data + design.bytes(f"end/{name}", longest - len(data))
+        for name, data in sorted(content.items())
     }
-    trials = order(sorted(rows), design.repeats, rng)
+    trials = order(sorted(rows), design.repeats, design.rng("order"))
     key: dict[str, Any] = {
         "version": VERSION,
         "warning": "tells which images are real: keep it from the readers",
         "seed": design.seed,
-        "secret": f"{rng.getrandbits(128):032x}",  # or the page's hash of the key could be searched
+        "secret": design.bytes(
+            "secret", 16
+        ).hex(),  # or the page's hash of the key could be searched
         "classes": list(design.classes),
         "encoding": design.encoding + (f" {design.quality}" if design.encoding == "jpeg" else ""),
         "image_size": int(real.images.shape[-1]),

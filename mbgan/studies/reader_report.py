@@ -16,16 +16,14 @@ from rich.text import Text
 from mbgan.runs import write_text
 from mbgan.studies.page import count, environment, writable
 from mbgan.studies.reader_answers import REAL, SYNTHETIC
-from mbgan.studies.reader_scores import LEVEL, check_size, images_needed, power_of, rate
+from mbgan.studies.reader_statistics import LEVEL, check_size, images_needed, power_of, rate
 
 SHOWN = 24  # images of each kind on the page
 NOTES = (
-    "Intervals hold 95 %: of shares exact (Clopper-Pearson), of AUROC and of the mean over "
-    "readers by resampling images. Images count as independent, which is too narrow if patients "
-    "gave several; an AUROC of 1 has no such interval.",
     "Sensitivity is the share of generated images called synthetic, specificity that of real ones "
-    "called real. AUROC takes confidence into account; d' is log-linear corrected, and c above 0 "
-    "leans to \u201creal\u201d. A guesser has an accuracy and AUROC of 0.5 and d' of 0.",
+    "called real. AUROC takes confidence into account; d\u2032 is log-linear corrected (Hautus "
+    "1995), and c above 0 leans to \u201creal\u201d. Who guesses has an accuracy and AUROC of 0.5 "
+    "and d\u2032 of 0.",
     "Not told from guessing does not mean that the images are alike: see what accuracy is not "
     "excluded.",
     "Answer files that were changed after download are refused. A reader who makes a new seal with "
@@ -47,7 +45,8 @@ def plan(accuracy: float, power: float, n: int) -> list[str]:
     return [
         f"a reader who is right in {accuracy:.0%} of images is told from guessing with a power of "
         f"{power:.0%} by {needed} images or more, half of them real (exact binomial test, 0.05, "
-        f"two-sided); {n} have a power of {power_of(n, accuracy):.0%}",
+        f"two-sided); {n} have a power of {power_of(n, accuracy):.0%}; several images of one "
+        "patient count for less",
         f"a reader who is right in half of {n} images leaves an accuracy of {low:.0%} to "
         f"{high:.0%} open",
     ]
@@ -80,7 +79,7 @@ def table(result: dict[str, Any]) -> str:
         same = f"{again['k']} of {again['n']}" if again else "-"
         lines.add_row(Text(row["reader"]), f"{k} of {n}", *cells, d, same)
     out.print(lines)
-    for line in sentences(result):
+    for line in [*sentences(result), units(result)]:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     assert isinstance(out.file, io.StringIO)
     return "\n".join(line.rstrip() for line in out.file.getvalue().splitlines())
@@ -99,24 +98,41 @@ def sentences(result: dict[str, Any]) -> list[str]:
                 f"{row['reader']}: {before:.0%} right in the first half, {after:.0%} in the "
                 f"second (p = {p:.2g})"
             )
-    if result["together"]:
+    if result["mean_accuracy"]:
         n = count(len(result["readers"]), "reader")
-        found.append(f"mean accuracy of these {n}: {interval(result['together']['accuracy'])}")
+        found.append(f"Mean accuracy of these {n}: {interval(result['mean_accuracy'])}")
         fleiss, pairs = result["agreement"]["fleiss_kappa"], result["agreement"]["pairs"]
         n = count(result["agreement"]["n_images"], "image")
         known = [f"{a['readers'][0]} and {a['readers'][1]} {number(a['kappa'])}" for a in pairs]
         found.append(
-            f"agreement of readers beyond chance: Fleiss' kappa {number(fleiss)} on {n}; "
+            f"Agreement of readers beyond chance: Fleiss' kappa {number(fleiss)} on {n}; "
             f"Cohen's: {', '.join(known)}"
         )
     return found
+
+
+def units(result: dict[str, Any]) -> str:
+    """Return what intervals count, as a sentence."""
+    known, patients = result["n_patient_known"], result["n_patients"]
+    exact = "of shares exact (Clopper-Pearson), of AUROC after Newcombe"
+    if not known:
+        return (
+            f"95 % intervals: {exact}. Patients of the real images are unknown: images count as "
+            "independent, which is too narrow if patients gave several"
+        )
+    if known == patients:
+        return f"95 % intervals: {exact}; each real image is of another patient"
+    return (
+        f"95 % intervals count patients, not images: {known} real images are of {patients} "
+        "patients (Korn and Graubard 1998). The exact ones, which count images, are in scores.json"
+    )
 
 
 def interval(found: dict[str, Any] | None) -> str:
     """Return a number with its interval; - for none."""
     if found is None:
         return "-"
-    low, high = found["interval"]
+    low, high = found.get("patient_interval") or found["interval"]
     return f"{found['value']:.2f} ({low:.2f} to {high:.2f})"
 
 
@@ -158,7 +174,7 @@ def write(result: dict[str, Any], out: Path, page: Path) -> None:
             missed=missed,
             shown=SHOWN,
             pictures=pictures(page, result["study"]),
-            notes=NOTES,
+            notes=(units(result) + ".", *NOTES),
         )
     )
     write_text(out / "report.html", writable(text))

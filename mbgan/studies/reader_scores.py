@@ -1,21 +1,21 @@
 """What the answers of a reader study say: how well real and generated images were told apart."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binom, binomtest, fisher_exact, norm
-from sklearn.metrics import cohen_kappa_score
+from scipy.stats import fisher_exact
 
 from mbgan.studies.reader_answers import REAL, SYNTHETIC
-
-LEVEL = 0.05
-RESAMPLES = 2000
-MOST = 100_000  # images that any study could have
-
-Row = dict[str, Any]
+from mbgan.studies.reader_statistics import (
+    Row,
+    auroc,
+    cohen_kappa,
+    d_prime,
+    effective,
+    fleiss_kappa,
+    rate,
+)
 
 
 def score_readers(key: Row, readers: Sequence[Row]) -> Row:
@@ -28,108 +28,18 @@ def score_readers(key: Row, readers: Sequence[Row]) -> Row:
         readers: the checked answers of each.
     """
     first = {r["reader"]: _first(r["answers"]) for r in readers}
+    known = [row["patient"] for row in key["images"].values() if row.get("patient")]
     return {
         "version": 1,
         "study": key["study"],
         "n_images": len(key["images"]),
+        "n_patients": len(set(known)) or None,
+        "n_patient_known": len(known),  # real images; the others count as of a patient each
         "readers": [_reader(key, r["reader"], r["answers"]) for r in readers],
-        "together": _together(key, first) if len(readers) > 1 else None,
+        "mean_accuracy": _together(key, first) if len(readers) > 1 else None,
         "agreement": _agreement(first) if len(readers) > 1 else None,
         "images": _images(key, first),
     }
-
-
-def rate(k: int, n: int) -> Row | None:
-    """Return a share with its exact 95 % interval (Clopper and Pearson 1934); None of nothing."""
-    if n == 0:
-        return None
-    found = binomtest(k, n).proportion_ci(1 - LEVEL, method="exact")
-    return {"k": k, "n": n, "value": k / n, "interval": [float(found.low), float(found.high)]}
-
-
-def d_prime(hits: int, n_signal: int, alarms: int, n_noise: int) -> tuple[float, float]:
-    """Return d' and the criterion c, log-linear corrected (Hautus 1995), so that both are finite.
-
-    Args:
-        hits: generated images called synthetic.
-        n_signal: of so many.
-        alarms: real images called synthetic.
-        n_noise: of so many.
-    """
-    hit = float(norm.ppf((hits + 0.5) / (n_signal + 1)))
-    alarm = float(norm.ppf((alarms + 0.5) / (n_noise + 1)))
-    return hit - alarm, -(hit + alarm) / 2
-
-
-def auroc(signal: NDArray[np.float64], noise: NDArray[np.float64]) -> Row:
-    """Return how often a generated image looks more synthetic than a real one, ties halved.
-
-    Args:
-        signal: signed confidence [P] that generated images are synthetic.
-        noise: the same [N] of real ones.
-
-    Returns:
-        The value, and a percentile bootstrap interval over the images of each kind.
-    """
-    wins = (np.sign(signal[:, None] - noise[None]) + 1) / 2  # [P, N]
-    rng = np.random.default_rng(0)
-    p, n = (
-        rng.multinomial(len(x), np.full(len(x), 1 / len(x)), RESAMPLES) for x in (signal, noise)
-    )
-    drawn = ((p @ wins) * n).sum(1) / wins.size  # [RESAMPLES]
-    return {"value": float(wins.mean()), "interval": _middle(drawn)}
-
-
-def fleiss_kappa(counts: NDArray[np.int64]) -> float | None:
-    """Return Fleiss' kappa (1971); None if all chose one category, where it is not defined.
-
-    Args:
-        counts: how many readers chose each category for each image [N, categories].
-    """
-    readers = counts[0].sum()
-    seen = (counts * (counts - 1)).sum() / (len(counts) * readers * (readers - 1))
-    chance = float(((counts.sum(0) / counts.sum()) ** 2).sum())
-    return None if chance == 1 else float((seen - chance) / (1 - chance))
-
-
-def power_of(n: int | NDArray[np.int64], accuracy: float) -> Any:
-    """Return how surely a reader of some accuracy is told from guessing, by an exact test.
-
-    Two-sided at 0.05, of n images of which half are real.
-    """
-    least = binom.isf(LEVEL / 2, n, 0.5) + 1  # right answers that guessing hardly brings
-    return binom.sf(least - 1, n, accuracy) + binom.cdf(n - least, n, accuracy)
-
-
-def check_size(n: int) -> None:
-    """Refuse a number of images that no study can have.
-
-    Raises:
-        ValueError: if it is odd, or below 4.
-    """
-    if not isinstance(n, int) or n < 4 or n % 2:
-        raise ValueError(f"n must be even and at least 4, got {n}")
-
-
-def images_needed(accuracy: float, power: float) -> int:
-    """Return from which even number of images on a study has some power.
-
-    Power goes up and down with n, as counts are whole; here it stays above for all larger n.
-
-    Raises:
-        ValueError: if a share is out of range, or no study is large enough.
-    """
-    if not 0.5 < accuracy < 1:
-        raise ValueError(f"accuracy must be between 0.5 (guessing) and 1, got {accuracy}")
-    if not 0 < power < 1:
-        raise ValueError(f"power must be between 0 and 1, got {power}")
-    n = np.arange(2, MOST, 2)
-    weak = np.flatnonzero(power_of(n, accuracy) < power)
-    if len(weak) == len(n) or weak[-1] == len(n) - 1:
-        raise ValueError(
-            f"accuracy={accuracy} would need more than {MOST:,} images; name a higher one"
-        )
-    return int(n[weak[-1] + 1]) if len(weak) else 2
 
 
 def _first(answers: Sequence[Row]) -> dict[str, Row]:
@@ -147,6 +57,31 @@ def _signed(answer: Row) -> int:
     return int(answer["confidence"]) * (1 if answer["answer"] == SYNTHETIC else -1)
 
 
+def _patients(key: Row, images: Iterable[str]) -> list[str]:
+    """Return the patient of each image; a name of its own for a generated one, or if unknown."""
+    return [key["images"][name].get("patient") or f"image {name}" for name in images]
+
+
+def _sizes(key: Row, values: Mapping[str, float]) -> dict[str, tuple[int, float]]:
+    """Return how many images each side has, and to how many independent ones that comes."""
+    found = dict[str, tuple[int, float]]()
+    for truth in (SYNTHETIC, REAL):
+        names = [name for name in values if key["images"][name]["truth"] == truth]
+        told = np.array([values[name] for name in names], float)
+        found[truth] = len(names), effective(told, _patients(key, names)) if names else 0.0
+    return found
+
+
+def _by_patient(share: Row | None, *sizes: tuple[int, float]) -> Row | None:
+    """Return a share, with the interval that as many independent images would give it."""
+    if share is None or all(n == e for n, e in sizes):
+        return share and share | {"patient_interval": None}
+    # Each side's part of the variance falls with its own number.
+    n = share["n"] * sum(n for n, _ in sizes) / sum(n**2 / e for n, e in sizes if n)
+    found = rate(share["value"] * n, n)
+    return share | {"patient_interval": found and found["interval"]}
+
+
 def _reader(key: Row, name: str, answers: Sequence[Row]) -> Row:
     first = list(_first(answers).values())
     sides = {
@@ -154,17 +89,16 @@ def _reader(key: Row, name: str, answers: Sequence[Row]) -> Row:
         for truth in (SYNTHETIC, REAL)
     }
     right = {truth: sum(_right(key, a) for a in side) for truth, side in sides.items()}
+    sizes = _sizes(key, {a["image"]: _right(key, a) for a in first})
     n = {truth: len(side) for truth, side in sides.items()}
-    accuracy = rate(sum(right.values()), len(first))
-    p = float(binomtest(sum(right.values()), len(first)).pvalue)
+    accuracy = _by_patient(rate(sum(right.values()), len(first)), *sizes.values())
     found = {
         "reader": name,
         "n_left": len(key["trials"]) - len(answers),
         "accuracy": accuracy,
-        "p": p,
-        "verdict": _verdict(accuracy, p),
+        "verdict": _verdict(accuracy),
         "sensitivity": rate(right[SYNTHETIC], n[SYNTHETIC]),
-        "specificity": rate(right[REAL], n[REAL]),
+        "specificity": _by_patient(rate(right[REAL], n[REAL]), sizes[REAL]),
         **{"auroc": None, "d_prime": None, "criterion": None},
         "consistency": _consistency(answers),
         "halves": _halves(key, first),
@@ -175,18 +109,19 @@ def _reader(key: Row, name: str, answers: Sequence[Row]) -> Row:
         alarms = n[REAL] - right[REAL]
         d, c = d_prime(right[SYNTHETIC], n[SYNTHETIC], alarms, n[REAL])
         signal, noise = (np.array([_signed(a) for a in side], float) for side in sides.values())
-        found |= {"auroc": auroc(signal, noise), "d_prime": d, "criterion": c}
+        patients = _patients(key, (a["image"] for a in sides[REAL]))
+        found |= {"auroc": auroc(signal, noise, patients), "d_prime": d, "criterion": c}
     return found
 
 
-def _verdict(accuracy: Row | None, p: float) -> str:
+def _verdict(accuracy: Row | None) -> str:
     assert accuracy is not None, "a file without answers is refused"
-    low, high = accuracy["interval"]
-    if p >= LEVEL:
-        return f"not told from guessing; an accuracy up to {high:.0%} is not excluded"
-    if accuracy["value"] > 0.5:
+    low, high = accuracy["patient_interval"] or accuracy["interval"]
+    if low > 0.5:
         return f"tells them apart: right in {low:.0%} at least"
-    return f"takes one for the other: right in {high:.0%} at most, less than by guessing"
+    if high < 0.5:
+        return f"takes one for the other: right in {high:.0%} at most, less than by guessing"
+    return f"not told from guessing; an accuracy up to {high:.0%} is not excluded"
 
 
 def _consistency(answers: Sequence[Row]) -> Row | None:
@@ -219,21 +154,18 @@ def _classes(key: Row, first: Sequence[Row]) -> Row | None:
 
 
 def _together(key: Row, first: dict[str, dict[str, Row]]) -> Row:
-    """Return the mean accuracy of these readers, with an interval over images."""
-    means = [np.mean([_right(key, a) for a in answers.values()]) for answers in first.values()]
-    names = sorted(set[str]().union(*first.values()))
-    seen = np.array([[name in answers for name in names] for answers in first.values()])
-    right = np.array(
-        [
-            [name in answers and _right(key, answers[name]) for name in names]
-            for answers in first.values()
-        ]
-    )
-    rng = np.random.default_rng(0)
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
-    with np.errstate(invalid="ignore"):  # a reader of few images may have none of a draw
-        drawn = np.nanmean((weights @ right.T) / (weights @ seen.T), axis=1)
-    return {"accuracy": {"value": float(np.mean(means)), "interval": _middle(drawn)}}
+    """Return the mean accuracy of these readers; other images of the same kind would move it so."""
+    right = [{name: _right(key, a) for name, a in answers.items()} for answers in first.values()]
+    value = float(np.mean([np.mean(list(reader.values())) for reader in right]))
+    names = sorted(set[str]().union(*right))
+    mean = {n: float(np.mean([reader[n] for reader in right if n in reader])) for n in names}
+    sizes = _sizes(key, mean)
+    # Several readers, unless they all agree, tell more of an image than one does.
+    spread = float(np.var(list(mean.values())))
+    n = len(names) * (min(float(len(right)), value * (1 - value) / spread) if spread else 1.0)
+    found = _by_patient(rate(value * n, n), *sizes.values())
+    assert found is not None, "a file without answers is refused"
+    return {name: found[name] for name in ("value", "interval", "patient_interval")}
 
 
 def _agreement(first: dict[str, dict[str, Row]]) -> Row:
@@ -243,7 +175,7 @@ def _agreement(first: dict[str, dict[str, Row]]) -> Row:
         both = sorted(set(one) & set(other))
         answers = [[side[name]["answer"] for name in both] for side in (one, other)]
         same = rate(sum(x == y for x, y in zip(*answers, strict=True)), len(both))
-        pairs.append({"readers": [a, b], "same": same, "kappa": _cohen(*answers)})
+        pairs.append({"readers": [a, b], "same": same, "kappa": cohen_kappa(*answers)})
     all_saw = sorted(set.intersection(*(set(answers) for answers in first.values())))
     counts = [
         [
@@ -254,12 +186,6 @@ def _agreement(first: dict[str, dict[str, Row]]) -> Row:
     ]
     fleiss = fleiss_kappa(np.array(counts)) if counts else None
     return {"fleiss_kappa": fleiss, "n_images": len(all_saw), "pairs": pairs}
-
-
-def _cohen(a: list[str], b: list[str]) -> float | None:
-    if len({*a, *b}) < 2:
-        return None  # not defined where both gave one answer only
-    return float(cohen_kappa_score(a, b))
 
 
 def _images(key: Row, first: dict[str, dict[str, Row]]) -> list[Row]:
@@ -282,7 +208,3 @@ def _images(key: Row, first: dict[str, dict[str, Row]]) -> list[Row]:
         return float(row["mean_score"] if row["truth"] == SYNTHETIC else -row["mean_score"])
 
     return sorted(rows, key=lambda row: (row["n_right"] / row["n_readers"], surely_right(row)))
-
-
-def _middle(drawn: NDArray[np.float64]) -> list[float]:
-    return [float(x) for x in np.nanquantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])]

@@ -6,6 +6,7 @@ import json
 import random
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,19 +14,26 @@ import pytest
 from browser import CHROMIUM, chromium
 from conftest import field, put
 from PIL import Image
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, norm
+from scipy.stats import t as t_distribution
+from sklearn.metrics import roc_auc_score
 
 from mbgan import reader_study as verb
+from mbgan.data.folder import ImageFile
+from mbgan.studies import reader_page
 from mbgan.studies.page import csp_hash
 from mbgan.studies.reader_answers import read_answers, read_key, seal_of
 from mbgan.studies.reader_page import Design, Side, build, order
-from mbgan.studies.reader_scores import (
+from mbgan.studies.reader_scores import score_readers
+from mbgan.studies.reader_statistics import (
+    auroc,
+    cohen_kappa,
     d_prime,
+    effective,
     fleiss_kappa,
     images_needed,
     power_of,
     rate,
-    score_readers,
 )
 
 TRUTHS = ("real", "synthetic")
@@ -40,10 +48,19 @@ def sides(n):
     """Real images full of detail and flat generated ones, whose files differ much in length."""
     real = np.stack([field(i, 32) for i in range(n)]).transpose(0, 3, 1, 2)
     fake = np.zeros_like(real) + np.arange(n, dtype=np.uint8)[:, None, None, None]
-    named = [
-        [{"source": f"{t}-{i}", "class": "tumor"} for i in range(n)] for t in ("hospital", "z")
+    rows = [
+        [{"source": f"{t}-{i}", "class": "tumor", "patient": None} for i in range(n)]
+        for t in ("hospital", "z")
     ]
-    return Side(real, named[0]), Side(fake, named[1])
+    return Side(real, rows[0]), Side(fake, rows[1])
+
+
+def of_patients(key, n):
+    """The key of a study whose real images are of n patients."""
+    real = [row for row in key["images"].values() if row["truth"] == "real"]
+    for i, row in enumerate(real):
+        row["patient"] = f"patient {i % n}"
+    return key
 
 
 def study(**changes):
@@ -92,6 +109,46 @@ def test_files_of_real_and_generated_images_have_one_length_and_nothing_but_pixe
         image.load()
         assert (image.mode, image.size) == ("RGB", (32, 32))
         assert set(image.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    # All up to the pixels is the same: tables of quantization and code words, filters, sizes.
+    pixels = {"png": b"IDAT", "jpeg": b"\xff\xda"}[encoding]
+    files = [base64.b64decode(uri.split(",")[1]) for uri in uris.values()]
+    assert len({file[: file.index(pixels) - 4] for file in files}) == 1
+
+
+def test_what_stands_after_the_pixels_is_not_to_be_told_from_what_stands_after_others():
+    """Flat images are short files and get much to fill them up; no two of these begin alike."""
+    page, _ = study()
+    ends = []
+    for uri in content_of(page)["images"].values():
+        file = base64.b64decode(uri.split(",")[1])
+        ends.append(file[file.index(b"IEND") + 8 :])
+    assert len({end[:8] for end in ends if end}) == sum(map(bool, ends)) >= 11
+    filling = np.frombuffer(b"".join(ends), np.uint8)
+    assert np.bincount(filling, minlength=256).std() < 2 * np.sqrt(len(filling) / 256)
+
+
+def test_numbers_that_readers_see_are_none_of_pythons(monkeypatch):
+    """From 2.5 kB of those all others can be computed; of them only the order is made."""
+
+    class Sampler:
+        def __init__(self, seed):
+            self.sample = random.Random(seed).sample
+
+    monkeypatch.setattr(reader_page, "random", SimpleNamespace(Random=Sampler))
+    assert len(study()[1]["trials"]) == 16
+
+
+def test_images_are_of_as_many_patients_as_there_are(tmp_path):
+    """9 of 12 images are of one patient; of 6 chosen from 4 patients 3 are."""
+    files = [ImageFile(tmp_path, str(i), None, "x", str(max(0, i - 8))) for i in range(12)]
+    for seed in "abcd":
+        chosen = reader_page._choose(files, "images", design(seed=seed), "real")
+        patients = [files[i].patient for i in chosen]
+        assert len(set(chosen)) == 6
+        assert sorted(patients) == ["0", "0", "0", "1", "2", "3"]
+    alone = [ImageFile(tmp_path / str(i), str(i), None, "x", None) for i in range(12)]
+    chosen = {i for s in "abcdefgh" for i in reader_page._choose(alone, "", design(seed=s), "")}
+    assert chosen == set(range(12))  # all have a chance
 
 
 def test_png_shows_the_pixels_that_were_given():
@@ -169,9 +226,12 @@ def test_guessers_score_as_chance_and_are_called_different_from_it_no_oftener_th
     for name in ("accuracy", "sensitivity", "specificity", "auroc", "consistency"):
         assert np.mean([row[name]["value"] for row in found]) == pytest.approx(0.5, abs=0.03)
     assert np.mean([row["d_prime"] for row in found]) == pytest.approx(0, abs=0.05)
-    assert np.mean([row["p"] < 0.05 for row in found]) <= 0.09  # 0.05 and three standard errors
-    low_high = np.array([row["auroc"]["interval"] for row in found])
-    assert np.mean((low_high[:, 0] <= 0.5) & (low_high[:, 1] >= 0.5)) >= 0.88
+    for name in ("accuracy", "sensitivity", "specificity", "auroc"):
+        low, high = np.array([row[name]["interval"] for row in found]).T
+        # 0.95 less three standard errors; exact ones hold it or more
+        assert np.mean((low <= 0.5) & (high >= 0.5)) >= 0.9
+    told = [not row["verdict"].startswith("not told from guessing") for row in found]
+    assert np.mean(told) <= 0.09
 
 
 def test_confidence_raises_the_auroc_above_what_the_answers_alone_say():
@@ -220,7 +280,7 @@ def test_agreement_is_one_between_equal_readers_and_minus_one_between_opposite_o
     )
     kappas = {tuple(pair["readers"]): pair["kappa"] for pair in found["agreement"]["pairs"]}
     assert kappas == {("a", "b"): 1, ("a", "c"): -1, ("b", "c"): -1}
-    assert found["together"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert found["mean_accuracy"]["value"] == pytest.approx(2 / 3)
     assert found["images"][0]["n_right"] == 2
 
 
@@ -234,6 +294,103 @@ def test_fleiss_kappa_is_that_of_the_paper():
     assert fleiss_kappa(np.array([[3, 0], [3, 0]])) is None
 
 
+def test_cohens_kappa_is_that_of_a_worked_example():
+    """Cohen 1960: of 50 grants two readers agree on 35, by chance on half of them."""
+    counts = {("yes", "yes"): 20, ("yes", "no"): 5, ("no", "yes"): 10, ("no", "no"): 15}
+    a, b = zip(*[pair for pair, n in counts.items() for _ in range(n)], strict=True)
+    assert cohen_kappa(a, b) == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    assert cohen_kappa(["yes"] * 3, ["yes"] * 3) is None
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (3, 7), (30, 60), (59, 60), (60, 60)])
+def test_exact_intervals_are_those_of_scipy(k, n):
+    found = binomtest(k, n).proportion_ci(0.95, method="exact")
+    assert rate(k, n)["interval"] == pytest.approx([found.low, found.high])
+
+
+def test_auroc_is_that_of_scikit_learn_and_its_interval_solves_newcombes_equation():
+    rng = np.random.default_rng(0)
+    signal, noise = rng.integers(-2, 5, 30), rng.integers(-4, 3, 20)
+    names = [str(i) for i in range(20)]
+    found = auroc(signal, noise, names)
+    truth = np.repeat([1, 0], [30, 20])
+    assert found["value"] == pytest.approx(roc_auc_score(truth, np.concatenate([signal, noise])))
+    assert found["patient_interval"] is None
+    whole = auroc(np.ones(30), -np.ones(20), names)
+    assert whole["interval"][1] == 1
+    ends = [(found, 0, 1), (found, 1, -1), (whole, 0, 1)]
+    for row, side, sign in ends:
+        end = row["interval"][side]
+        spread = 1 + (25 - 1) * ((1 - end) / (2 - end) + end / (1 + end))
+        error = np.sqrt(end * (1 - end) * spread / (30 * 20))
+        assert end + sign * 1.959964 * error == pytest.approx(row["value"])
+    assert auroc(-np.ones(3), np.ones(3), list("abc"))["interval"][0] == 0
+
+
+def test_copies_of_a_patients_answer_tell_no_more_than_one():
+    one = np.array([1.0, 0, 1, 1, 0, 1, 0, 0])
+    names = [str(i) for i in range(8)]
+    assert effective(one, names) == 8
+    thrice = effective(np.repeat(one, 3), np.repeat(names, 3).tolist())
+    # A variance over 24 counts 23, over three times 8 it counts 21; and 8 patients are few.
+    few = (t_distribution.isf(0.025, 23) / t_distribution.isf(0.025, 7)) ** 2
+    assert thrice == pytest.approx(8 * 21 / 23 * few)
+    assert effective(np.ones(24), np.repeat(names, 3).tolist()) == 8
+    assert effective(one, ["a"] * 8) == 1
+
+
+def test_a_reader_who_knows_patients_only_is_not_taken_for_one_who_tells_images():
+    """All images of a patient get one answer: the exact interval believes it, that of patients not.
+
+    60 images of 4 patients; a coin for each patient, all generated ones by coins of their own.
+    """
+    key = of_patients(study(n=60, repeats=0)[1], 4)
+    wrong = {"interval": 0, "patient_interval": 0}
+    for seed in range(60):
+        rng = random.Random(seed)
+        coins = {f"patient {i}": rng.choice(TRUTHS) for i in range(4)}
+
+        def judge(truth, trial, rng=rng, coins=coins):
+            return coins.get(key["images"][key["trials"][trial]]["patient"], rng.choice(TRUTHS)), 1
+
+        (row,) = score_readers(key, [answers_of(key, "a", judge)])["readers"]
+        for name in wrong:
+            low, high = row["specificity"][name]
+            wrong[name] += not low <= 0.5 <= high
+        a = row["accuracy"]
+        assert a["patient_interval"][0] <= a["interval"][0]
+        assert a["patient_interval"][1] >= a["interval"][1]
+    assert wrong["interval"] > 25
+    assert wrong["patient_interval"] <= 8  # 5 % of 60, or all alike once in 8
+
+
+def test_a_verdict_counts_patients():
+    """19 of 30 real images right, all by 2 of 5 patients: images say more than guessing, patients
+    do not."""
+    key = of_patients(study(n=60, repeats=0)[1], 5)
+    known = {f"patient {i}" for i in range(4)}
+
+    def judge(truth, trial):
+        patient = key["images"][key["trials"][trial]]["patient"]
+        right = patient in known if patient else trial % 2
+        return (truth if right else inverted(truth, trial)[0]), 2
+
+    (row,) = score_readers(key, [answers_of(key, "a", judge)])["readers"]
+    assert row["specificity"]["interval"][0] > 0.5
+    assert row["verdict"].startswith("not told from guessing")
+    assert score_readers(key, [answers_of(key, "a", judge)])["n_patients"] == 5
+
+
+def test_the_mean_of_readers_who_answer_alike_is_no_surer_than_one_of_them():
+    _, key = study(n=60, repeats=0)
+    alike = [answers_of(key, name, guesser(1)) for name in "abc"]
+    different = [answers_of(key, name, guesser(i)) for i, name in enumerate("abc")]
+    one = score_readers(key, alike)["readers"][0]["accuracy"]
+    assert score_readers(key, alike)["mean_accuracy"]["interval"] == pytest.approx(one["interval"])
+    low, high = score_readers(key, different)["mean_accuracy"]["interval"]
+    assert high - low < 0.7 * (one["interval"][1] - one["interval"][0])
+
+
 def test_intervals_are_exact_and_d_prime_is_finite_and_zero_for_a_guesser():
     low, high = rate(8, 10)["interval"]  # each end leaves 2.5 % beyond what was seen
     assert binom.sf(7, 10, low) == pytest.approx(0.025)
@@ -241,6 +398,11 @@ def test_intervals_are_exact_and_d_prime_is_finite_and_zero_for_a_guesser():
     assert rate(10, 10)["interval"][1] == 1
     assert rate(0, 0) is None
     assert d_prime(10, 20, 10, 20) == pytest.approx((0, 0))
+    # Hautus 1995: half an image is added to each count, one to each number of images.
+    assert d_prime(20, 20, 0, 30) == pytest.approx(
+        (norm.ppf(20.5 / 21) - norm.ppf(0.5 / 31), -(norm.ppf(20.5 / 21) + norm.ppf(0.5 / 31)) / 2)
+    )
+    assert d_prime(5, 20, 2, 30)[1] > 0  # leans to real
 
 
 @pytest.mark.parametrize(("n", "accuracy"), [(20, 0.8), (61, 0.65)])
@@ -385,8 +547,10 @@ def test_the_verb_builds_from_folders_and_scores_without_telling_the_reader(
 
 def test_the_verb_builds_from_a_run_with_held_out_images_only(call, untrained, tmp_path):
     run, out = untrained("dcgan"), tmp_path / "out"
-    code, err = call(verb.main, f"run={run}", f"out={out}", "n=4", "repeats=1")
+    code, err = call(verb.main, f"run={run}", f"out={out}", "n=4", "repeats=1", "image_size=24")
     assert code == 0, err
+    for uri in content_of((out / "study.html").read_text())["images"].values():
+        assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (24, 24)
     from mbgan.assembly import load_data
     from mbgan.runs import Run
 
@@ -394,6 +558,18 @@ def test_the_verb_builds_from_a_run_with_held_out_images_only(call, untrained, t
     rows = json.loads((out / "key.json").read_text())["images"].values()
     assert {row["source"] for row in rows if row["truth"] == "real"} <= held_out
     assert sum(row["truth"] == "synthetic" for row in rows) == 2
+
+
+@pytest.mark.parametrize(("image_size", "warned"), [(64, True), (57, False)])
+def test_real_images_that_keep_the_grid_of_their_jpegs_are_told_of(
+    call, folders, tmp_path, monkeypatch, image_size, warned
+):
+    said = []
+    monkeypatch.setattr(reader_page.log, "warning", lambda text, *args: said.append(text % args))
+    given = [f"out={tmp_path}/out", "n=4", "repeats=0", f"image_size={image_size}"]
+    assert call(verb.main, *folders, *given)[0] == 0
+    assert len(said) == warned
+    assert all("scale all images: image_size=57" in line for line in said)
 
 
 @pytest.mark.parametrize(
