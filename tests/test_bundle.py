@@ -1,17 +1,20 @@
 """Bundles: gates before they are made, and nothing but the run's own images out of them."""
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
-import sys
+import venv
 from dataclasses import replace
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import preset_gan
+from packaging.requirements import Requirement
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -31,7 +34,7 @@ FACTS = Facts(
     architecture="mbgan.networks.dcgan.DCGANGenerator",
     settings=SETTINGS,
     scores=None,
-    status={"versions": {"torch": "2.6.0"}},
+    status={"versions": {"mbgan": "0.1.0", "torch": "2.6.0"}},
     card={"license": None},
     card_sha256="1" * 64,
     license="CC-BY-4.0",
@@ -200,8 +203,32 @@ def test_a_pickle_by_another_name_runs_nothing(call, made, untrained, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bundle_alone_draws_the_runs_images_without_the_training_code(call, untrained, tmp_path):
-    """In a process that can import torch, safetensors, numpy, Pillow and what torch needs."""
+@pytest.fixture
+def bare(tmp_path):
+    """A Python with torch, safetensors, numpy, Pillow, what these need, and this package."""
+    venv.create(tmp_path / "bare", symlinks=True)
+    (site,) = (tmp_path / "bare").glob("lib/python*/site-packages")
+    wanted, known = ["torch", "safetensors", "numpy", "pillow"], set()
+    while wanted:
+        name = wanted.pop()
+        if name in known:
+            continue
+        known.add(name)
+        package = distribution(name)
+        for text in package.requires or ():
+            requirement = Requirement(text)
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                wanted.append(requirement.name)
+        for top in {file.parts[0] for file in package.files} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(package.locate_file(top))
+    (site / "mbgan").symlink_to(Path(bundle.__file__).parent)
+    return tmp_path / "bare/bin/python"
+
+
+def test_a_bundle_alone_draws_the_runs_images_where_nothing_else_is(
+    call, untrained, bare, tmp_path
+):
     run = untrained("dcgan")
     made, out = tmp_path / "bundle", tmp_path / "from_bundle"
     code, err = call(export.main, f"run={run}", f"out={made}", "onnx=false")
@@ -209,13 +236,14 @@ def test_a_bundle_alone_draws_the_runs_images_without_the_training_code(call, un
     gate = "override_gate='a test, of noise'"
     code, err = call(export.main, f"run={run}", f"out={made}", "onnx=false", gate)
     assert code == 0, err
-    barred = ("lightning", "hydra", "omegaconf", "yaml", "scipy", "torchmetrics", "cv2", "pandas")
-    code = (
-        f"import sys; sys.modules.update(dict.fromkeys({barred!r})); "
-        f"sys.argv[1:] = [{str(made)!r}, 'n=3', 'out={out}']; "
-        "import mbgan.bundle; mbgan.bundle.main()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+    def bare_run(*words):
+        found = {**os.environ, "PYTHONPATH": ""}
+        return subprocess.run([bare, *words], env=found, cwd=tmp_path, timeout=120).returncode
+
+    for absent in ("lightning", "hydra", "omegaconf", "scipy", "pandas", "cv2"):
+        assert bare_run("-c", f"import {absent}"), absent
+    assert bare_run("-m", "mbgan.bundle", made, "n=3", f"out={out}") == 0
     assert call(generate.main, f"run={run}", "n=3")[0] == 0
     assert call(generate.main, f"bundle={made}", "n=3", f"out={tmp_path}/again")[0] == 0
     for i in range(3):

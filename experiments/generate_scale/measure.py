@@ -1,6 +1,6 @@
 """Does the memory of mbgan.generate grow with the number of images, and how fast is it?
 
-python measure.py RUN [n ...]: writes results.csv, a row for each n (1,000, 10,000, 100,000).
+python measure.py RUN [n ...] [watermark=null]: adds a row to results.csv for each n.
 """
 
 import csv
@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 
-def measure(run: str, n: int, out: Path) -> dict[str, float]:
+def measure(run: str, n: int, mark: list[str], out: Path) -> dict[str, float | str]:
     """Generate n images in a process of its own, and return what that took."""
-    words = [f"run={run}", f"n={n}", f"out={out}", "shard_size=1008"]
+    words = [f"run={run}", f"n={n}", f"out={out}", "shard_size=1008", *mark]
     began = time.monotonic()
     pid = os.spawnvp(os.P_NOWAIT, sys.executable, [sys.executable, "-m", "mbgan.generate", *words])
     _, status, usage = os.wait4(pid, 0)
@@ -34,6 +34,7 @@ def measure(run: str, n: int, out: Path) -> dict[str, float]:
     cpu_s = usage.ru_utime + usage.ru_stime
     return {
         "n": n,
+        "watermark": "no" if mark else "yes",
         "shards": len(shards),
         "peak_rss_mib": round(usage.ru_maxrss / 1024),
         "cpu_s": round(cpu_s),
@@ -44,16 +45,20 @@ def measure(run: str, n: int, out: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure each n; the smallest number is mostly the start of Python."""
-    rows = []
-    for n in map(int, sys.argv[2:] or (1_000, 10_000, 100_000)):
+    """Measure each n; in the smallest the start of Python weighs most."""
+    run, *words = sys.argv[1:]
+    mark = [word for word in words if word == "watermark=null"]
+    table = Path(__file__).parent / "results.csv"
+    for n in (int(word) for word in words if word not in mark):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure(sys.argv[1], n, Path(folder) / "out"))
-        print(rows[-1], flush=True)
-        with (Path(__file__).parent / "results.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            row = measure(run, n, mark, Path(folder) / "out")
+        print(row, flush=True)
+        new = not table.is_file()
+        with table.open("a", newline="") as file:
+            writer = csv.DictWriter(file, row, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
 
 
 if __name__ == "__main__":
