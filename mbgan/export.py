@@ -30,6 +30,7 @@ def main(cfg: DictConfig) -> None:
     there = data.root / "card.json"
     card_path = cfg.data_card or (there if there.is_file() else None)
     card = read_result("data_card", card_path, "card.json", "mbgan.prepare", "data_sha256")
+    license_name = cfg.license or (card or {}).get("license")
     scores, privacy = run.scores(cfg.checkpoint), run.scored(cfg.checkpoint) / "privacy.json"
     attack = json.loads(privacy.read_text()) if privacy.is_file() else None
     if attack and attack["checkpoint_sha256"] != origin["checkpoint_sha256"]:
@@ -42,8 +43,8 @@ def main(cfg: DictConfig) -> None:
         scores=json.loads(scores.read_text()) if scores.is_file() else None,
         status=json.loads(run.status.read_text()),
         card=card,
-        card_sha256=card and sha256_of(in_folder(card_path, "card.json")),
-        license=cfg.license or (card and card.get("license")),
+        card_sha256=sha256_of(in_folder(card_path, "card.json")) if card_path else None,
+        license=license_name,
         patients=None if None in patients or "" in patients else len(patients),
         jpeg_quality=jpeg_quality(file.path for file in data.train_files),
         privacy=attack,

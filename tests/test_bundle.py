@@ -233,9 +233,15 @@ def test_a_bundle_alone_draws_the_runs_images_where_nothing_else_is(
     made, out = tmp_path / "bundle", tmp_path / "from_bundle"
     code, err = call(export.main, f"run={run}", f"out={made}", "onnx=false")
     assert (code, "must not be handed on" in err.splitlines()[-1]) == (1, True)
+    (run / "scored/best").mkdir(parents=True)
+    attack = run / "scored/best/privacy.json"
+    attack.write_text(json.dumps({"checkpoint_sha256": "9" * 64, "attacks": {}, "note": ""}))
     gate = "override_gate='a test, of noise'"
     code, err = call(export.main, f"run={run}", f"out={made}", "onnx=false", gate)
     assert code == 0, err
+    assert (
+        "Membership attack: not measured." in (made / "README.md").read_text()
+    )  # of these weights
 
     def bare_run(*words):
         found = {**os.environ, "PYTHONPATH": ""}

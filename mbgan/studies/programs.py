@@ -52,14 +52,14 @@ def write_programs(generator: Generator, folder: Path, onnx: bool) -> dict[str, 
     for name, make in makers.items():
         try:
             images = make(_traced(drawn), other, folder / name)
-        except Exception as error:  # tracers raise whatever they meet, of no common type
+        except Exception as failure:  # tracers raise whatever they meet, of no common type
             (folder / name).unlink(missing_ok=True)
-            found[name] = str(error).strip().splitlines()[0]
+            found[name] = str(failure).strip().splitlines()[0]
             log.warning("%s is left out, as it cannot be made: %s", name, found[name])
             continue
-        found[name] = float((images - expected).abs().max())
-        if not found[name] <= TOLERANCE:
-            raise ValueError(f"{name} must draw as PyTorch does, to {TOLERANCE}, got {found[name]}")
+        found[name] = error = float((images - expected).abs().max())
+        if not error <= TOLERANCE:
+            raise ValueError(f"{name} must draw as PyTorch does, to {TOLERANCE}, got {error}")
     return found
 
 
