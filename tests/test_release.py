@@ -57,10 +57,14 @@ class Knowing(Critic):
 @pytest.fixture
 def planted(folder, untrained):
     """A run of 64 images whose generator draws `images(data)`, and whose critic knows those."""
-    for i in range(48):
-        put(folder, f"40x/{'tumor' if i % 2 else 'normal'}/f{i}.png", field(i))
 
-    def make(images):
+    def make(images, patients=0):
+        for i in range(64 if patients else 48):
+            name = f"patient{i % patients}_{i}" if patients else f"f{i}"
+            put(folder, f"40x/{'tumor' if i % 2 else 'normal'}/{name}.png", field(i))
+        for path in folder.rglob("[0-9]*.png"):
+            if patients:
+                path.unlink()
         run = Run(untrained("dcgan"))
         config = OmegaConf.load(run.config)
         x = from_uint8(images(load_data(run)))
@@ -143,8 +147,8 @@ def test_a_generator_of_strangers_passes_what_stops_copies(call, planted, tmp_pa
 
 
 def test_a_critic_that_knows_its_training_images_gives_them_away(call, planted):
-    """Also where the images of the generator would not."""
-    run = planted(training_images)
+    """Also where the images of the generator would not; the interval is over patients."""
+    run = planted(training_images, patients=8)
     content = torch.load(run.checkpoint("best"), weights_only=True)
     weights = content["state_dict"]
     weights["generator_ema.images"] = torch.zeros_like(weights["critic.images"])
@@ -153,6 +157,7 @@ def test_a_critic_that_knows_its_training_images_gives_them_away(call, planted):
     assert code == 0, err
     found = json.loads((run.scored("best") / "privacy.json").read_text())
     assert found["attacks"]["critic too (loss)"]["auroc"] == 1
+    assert found["over"] == "interval over patients"
     assert found["attacks"]["images alone (distance)"]["auroc"] < 0.8
 
 
