@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,10 +27,10 @@ def main(cfg: DictConfig) -> None:
     trained = OmegaConf.load(run.config)
     settings = OmegaConf.to_container(trained.model.generator, resolve=True)
     assert isinstance(settings, dict)
-    path = Path(cfg.data_card or data.root / "card.json").expanduser()
-    if cfg.data_card is not None and not path.is_file():
-        raise FileNotFoundError(f"data_card must be a card.json of mbgan.prepare, got {path}")
-    card = json.loads(path.read_text()) if path.is_file() else None
+    there = data.root / "card.json"
+    card_path = cfg.data_card or (there if there.is_file() else None)
+    card = read_result("data_card", card_path, "card.json", "mbgan.prepare", "data_sha256")
+    license_name = cfg.license or (card or {}).get("license")
     scores, privacy = run.scores(cfg.checkpoint), run.scored(cfg.checkpoint) / "privacy.json"
     attack = json.loads(privacy.read_text()) if privacy.is_file() else None
     if attack and attack["checkpoint_sha256"] != origin["checkpoint_sha256"]:
@@ -42,14 +43,43 @@ def main(cfg: DictConfig) -> None:
         scores=json.loads(scores.read_text()) if scores.is_file() else None,
         status=json.loads(run.status.read_text()),
         card=card,
-        card_sha256=sha256_of(path) if card else None,
-        license=cfg.license or (card and card.get("license")),
+        card_sha256=sha256_of(in_folder(card_path, "card.json")) if card_path else None,
+        license=license_name,
         patients=None if None in patients or "" in patients else len(patients),
         jpeg_quality=jpeg_quality(file.path for file in data.train_files),
         privacy=attack,
+        utility=read_result("utility", cfg.utility, "utility.json", "mbgan.utility", "verdict"),
+        readers=read_result(
+            "readers", cfg.readers, "scores.json", "mbgan.reader_study score=...", "readers"
+        ),
     )
     write_bundle(out, generator, facts, cfg.override_gate, cfg.onnx)
     log.info("bundle in %s; its images: python -m mbgan.bundle %s n=64", out, out)
+
+
+def in_folder(path: str | Path, name: str) -> Path:
+    """Return a file that is named itself, or by its folder."""
+    path = Path(path).expanduser()
+    return path / name if path.is_dir() else path
+
+
+def read_result(
+    key: str, path: str | Path | None, name: str, verb_name: str, part: str
+) -> dict[str, Any] | None:
+    """Return what another verb wrote, found by its file or folder; None without a path.
+
+    Raises:
+        ValueError: if it is not there, or something else.
+    """
+    if path is None:
+        return None
+    try:
+        content = json.loads(in_folder(path, name).read_text())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or part not in content:
+        raise ValueError(f"{key} must be {name} of {verb_name}, or its folder, got {path}")
+    return content
 
 
 if __name__ == "__main__":

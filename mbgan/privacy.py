@@ -22,8 +22,10 @@ def main(cfg: DictConfig) -> None:
     from mbgan.images import from_uint8
     from mbgan.latents import fixed_latents
     from mbgan.metrics.membership import auroc, closeness, interval
+    from mbgan.metrics.memorization import poses
     from mbgan.networks import generate
     from mbgan.runs import Run
+    from mbgan.studies.feature_cache import extract_once
     from mbgan.weights import read_run
 
     if not isinstance(cfg.n, int) or cfg.n < 2:
@@ -32,7 +34,9 @@ def main(cfg: DictConfig) -> None:
     run = Run(Path(cfg.run).expanduser())
     generator, origin = load_generator(run, cfg.checkpoint)
     data, config = load_data(run), OmegaConf.load(run.config)
-    extractor = instantiate(config.extractor)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    extractor = instantiate(config.extractor).to(device)
+    generator.to(device)
     # Val images only where test has none of its own: they picked the checkpoint, test did not.
     rows, files = (data.train, data.test), (data.train_files, data.test_files)
     images = [torch.from_numpy(side[:]) for side in rows]
@@ -44,8 +48,19 @@ def main(cfg: DictConfig) -> None:
     ]
     number = torch.arange(cfg.n) % max(1, len(generator.conditions))
     fakes = generate(generator, fixed_latents(range(cfg.n), generator.z_dim, cfg.seed), number)
-    seen = [extractor.extract(x).features for x in (*images, fakes)]
-    suspicions = {"images alone (distance)": [closeness(side, seen[2]) for side in seen[:2]]}
+    drawn = extractor.extract(fakes).features
+    near = [
+        # A generator that saw images turned and mirrored copies them so: the nearest pose counts.
+        np.max(
+            [
+                closeness(extract_once(extractor, pose, data.cache_dir).features, drawn)
+                for pose in poses(x)
+            ],
+            axis=0,
+        )
+        for x in images
+    ]
+    suspicions = {"images alone (distance)": near}
 
     content, _ = read_run(run, cfg.checkpoint)
     weights = {k[7:]: v for k, v in content["state_dict"].items() if k.startswith("critic.")}

@@ -14,6 +14,7 @@ import logging
 import os
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,8 +125,11 @@ def produce(
     try:
         with FileLock(out / ".lock", timeout=0):
             write_text(out / "settings.json", json.dumps(order.settings(), indent=2) + "\n")
-            done = set(_read(out / "manifest.jsonl"))
-            missing = order.n - sum(i < order.n for i in done)
+            done = bytearray(order.n)  # a set of 10^7 numbers would take a gigabyte
+            for i, _ in _rows(out / "manifest.jsonl"):
+                if i < order.n:
+                    done[i] = 1
+            missing = order.n - sum(done)
             began, arguments = time.monotonic(), (devices, generator, order, out, judge, done)
             if devices == 1 or not missing:
                 _work(0, torch.get_num_threads(), *arguments)
@@ -138,11 +142,9 @@ def produce(
         "%d images made in %.1f s, %.1f a second; %d were there already",
         *(missing, wall_s, missing / wall_s, order.n - missing),
     )
-    counts = {"images": 0}
-    for row in _read(out / "manifest.jsonl").values():
-        kind = row if row is not None else "images"
-        counts[kind] = counts.get(kind, 0) + 1
-    return counts
+    counts = Counter({"images": 0})
+    counts.update(reason or "images" for _, reason in _rows(out / "manifest.jsonl"))
+    return dict(counts)
 
 
 def _spawn(devices: int, arguments: tuple[Any, ...]) -> None:
@@ -163,7 +165,7 @@ def _work(
     order: Order,
     out: Path,
     judge: Judge | None,
-    done: set[int],
+    done: bytearray,
 ) -> None:
     """Make this rank's share of the units: shards, or blocks."""
     torch.set_num_threads(threads)
@@ -172,7 +174,7 @@ def _work(
     began = told = time.monotonic()
     for number in range(rank, -(-order.n // size), world):
         unit = range(number * size, min((number + 1) * size, order.n))
-        todo = {i for i in unit if i not in done}
+        todo = {i for i in unit if not done[i]}
         if not todo:
             continue
         rows: list[dict[str, Any]] = []
@@ -287,11 +289,10 @@ def _check_folder(out: Path, settings: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _read(manifest: Path) -> dict[int, str | None]:
-    """Return why each image in a manifest was rejected, by index; a torn last line is cut off."""
-    found: dict[int, str | None] = {}
+def _rows(manifest: Path) -> Iterator[tuple[int, str | None]]:
+    """Yield the index of each image and why it was rejected; a torn last line is cut off."""
     if not manifest.is_file():
-        return found
+        return
     with manifest.open("rb+") as file:
         whole = 0
         for line in file:
@@ -301,7 +302,6 @@ def _read(manifest: Path) -> dict[int, str | None]:
             whole += len(line)
             try:
                 row = json.loads(line)
-                found[row["index"]] = row.get("rejected")
+                yield row["index"], row.get("rejected")
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise ValueError(f"{manifest} has a line that is no row: {line!r}") from None
-    return found

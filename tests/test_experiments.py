@@ -17,6 +17,14 @@ PAPER_TABLES = ("floor", "protocol", "generator", "tell", "inception_score")
         (ROOT / "README.md", RECIPE / "figures.py", "presets"),
         (RECIPE / "question.md", RECIPE / "figures.py", "changes"),
         (RECIPE / "question.md", RECIPE / "figures.py", "others"),
+        *(
+            (
+                ROOT / f"experiments/{name}/question.md",
+                ROOT / f"experiments/{name}/measure.py",
+                "table",
+            )
+            for name in ("watermark", "generate_scale")
+        ),
         *((PAPER / "question.md", PAPER / "measure.py", f"{name}_table") for name in PAPER_TABLES),
     ],
 )

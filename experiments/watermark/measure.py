@@ -99,6 +99,27 @@ def share(see: Callable[[Pixels], bool], images: Sequence[Pixels]) -> float | No
         return None
 
 
+def table() -> str:
+    """Return what results.csv says of schemes that take images of a size, for question.md."""
+    lines = [
+        "| scheme | pixels | PSNR, dB: median (least) | seen | JPEG 75 | crop 90 % "
+        "| crop, then JPEG | scaled to 90 % | false alarms | strongest unmarked |",
+        "|---" * 10 + "|",
+    ]
+    columns = ("seen", "seen_jpeg75", "seen_crop90", "seen_crop90_jpeg75", "seen_scaled90")
+    with (Path(__file__).parent / "results.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["fails"]:
+                continue
+            psnr = f"{row['psnr_db_median']} ({row['psnr_db_least']})"
+            shares = [f"{float(row[c]):.3f}" if row[c] else "fails" for c in columns]
+            alarms = round(float(row["false_alarms"]) * int(row["n_unmarked"]))
+            cells = [row["scheme"], row["size_px"], psnr, *shares]
+            cells += [f"{alarms} of {int(row['n_unmarked']):,}", row["highest_unmarked"] or "-"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Measure all schemes at all sizes."""
     folder, n = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 300

@@ -91,7 +91,7 @@ class Generator(nn.Module):
         """
         if self.embedding is None:
             return z
-        return (z + self.vectors(len(z), condition)) / math.sqrt(2)
+        return (z + self.vectors(z.shape[0], condition)) / math.sqrt(2)
 
     def vectors(self, n: int, condition: Tensor | None) -> Tensor:
         """Return the vectors [n, z_dim] of conditions [n], or of the chosen one."""

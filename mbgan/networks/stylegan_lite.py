@@ -205,7 +205,7 @@ class StyleGANGenerator(Generator):
         """
         if self.embedding is None:
             return z
-        return torch.cat([z, self.vectors(len(z), condition)], dim=1)
+        return torch.cat([z, self.vectors(z.shape[0], condition)], dim=1)
 
     def style(self, z: Tensor) -> Tensor:
         """Return style vectors w [N, w_dim] for latents z [N, z_dim], or [N, 2 z_dim]."""
@@ -232,7 +232,7 @@ class StyleGANGenerator(Generator):
 
     def synthesize(self, ws: Tensor, draws: Draws | None = None) -> Tensor:
         """Return images [N, 3, H, W] in [-1, 1] for styles ws [N, layers, w_dim]."""
-        x = self.constant.expand(len(ws), -1, -1, -1)
+        x = self.constant.expand(ws.shape[0], -1, -1, -1)  # len would fix it in torch.export
         rgb = x.new_zeros(())
         for i, (conv, w) in enumerate(zip(self.convs, ws.unbind(1), strict=True)):
             x = conv(x, w, draws.of(f"layer {i}") if draws and self.training else None)

@@ -1,27 +1,24 @@
 """A bundle of a generator to hand on, and the gates before it."""
 
 import json
-import logging
 import os
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from mbgan import bundle
-from mbgan.latents import fixed_latents
 from mbgan.networks import Generator
 from mbgan.runs import sha256_of, write_text
 from mbgan.studies.page import environment
-
-TOLERANCE = 1e-4  # between PyTorch and what was exported, of pixels in [-1, 1]
+from mbgan.studies.programs import write_programs
+from mbgan.studies.reader_answers import SYNTHETIC
+from mbgan.studies.reader_report import interval
+from mbgan.studies.utility_report import said, tables
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,11 @@ class Facts:
         patients: how many gave images; None if that is unknown.
         jpeg_quality: of these images; None if they are no JPEG.
         privacy: result of the membership attack; None if none was tried.
+        utility: content of utility.json of mbgan.utility; None if that was not measured.
+        readers: content of scores.json of mbgan.reader_study; None if nobody was asked.
+
+    Raises:
+        ValueError: if the classifiers or the readers saw images of other weights.
     """
 
     origin: Mapping[str, Any]
@@ -53,6 +55,29 @@ class Facts:
     patients: int | None
     jpeg_quality: int | None
     privacy: Mapping[str, Any] | None = None
+    utility: Mapping[str, Any] | None = None
+    readers: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, seen in (("utility", self.used), ("readers", self.shown)):
+            if seen - {None, self.origin["checkpoint_sha256"]}:
+                raise ValueError(
+                    f"{name} must be about images of this checkpoint, got those of other weights; "
+                    f"leave out {name}=..., or measure again"
+                )
+
+    @property
+    def used(self) -> set[str | None]:
+        """Whose images the classifiers learned from; None for generators trained in each fold."""
+        folds = self.utility["folds"] if self.utility else ()
+        given = self.utility and self.utility["settings"]["generator"] is not None
+        return {fold["generator"]["checkpoint_sha256"] if given else None for fold in folds}
+
+    @property
+    def shown(self) -> set[str | None]:
+        """Whose images the readers saw; None for a folder's, which nobody can tell."""
+        images = self.readers["images"] if self.readers else ()
+        return {x.get("checkpoint_sha256") for x in images if x["truth"] == SYNTHETIC}
 
 
 def gates(facts: Facts) -> list[str]:
@@ -104,7 +129,7 @@ def write_bundle(
         weights = {name: x.contiguous().clone() for name, x in generator.state_dict().items()}
         save_file(weights, draft / bundle.WEIGHTS, {"format": "pt"})
         (draft / bundle.WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
-        errors = _export(generator, draft, onnx)
+        programs = write_programs(generator, draft, onnx)
         origin = {key: value for key, value in facts.origin.items() if key != "run"}
         config = {
             "version": bundle.VERSION,
@@ -117,8 +142,10 @@ def write_bundle(
         write_text(draft / bundle.CONFIG, json.dumps(config, indent=2) + "\n")
         write_text(draft / "sbom.cdx.json", json.dumps(components(facts.status), indent=2) + "\n")
         card = environment().get_template("release.md.j2")
-        values = {"facts": facts, "generator": generator, "errors": errors, "closed": closed}
-        page = card.render(values, override=override, quoted=json.dumps)
+        values = {"facts": facts, "generator": generator, "programs": programs, "closed": closed}
+        arms = tables(dict(facts.utility)) if facts.utility else []
+        helpers = {"quoted": json.dumps, "interval": interval, "said": said}
+        page = card.render(values, override=override, arms=arms, **helpers)
         write_text(draft / "README.md", page)
         files = sorted(path for path in draft.iterdir() if path.is_file())
         sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
@@ -129,70 +156,6 @@ def write_bundle(
         draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-class Drawn(nn.Module):
-    """Latents [N, z_dim], and numbers [N] of conditions if there are some, to images."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Return images [N, 3, H, W] in [-1, 1]."""
-        return self.generator.render(self.generator.points(z, condition))
-
-
-@torch.no_grad()
-def _export(generator: Generator, folder: Path, onnx: bool) -> dict[str, float]:
-    """Write other tools' formats, and return by how much their images differ from ours.
-
-    Raises:
-        ValueError: if by more than TOLERANCE, or ONNX's packages are missing.
-    """
-    drawn, given = Drawn(generator.cpu()).eval(), [fixed_latents(range(4), generator.z_dim, 0)]
-    if generator.conditions:
-        given.append(torch.arange(4) % len(generator.conditions))
-    batch = torch.export.Dim("batch", min=1, max=64)
-    names = ["z", "condition"][: len(given)]
-    shapes = {name: {0: batch} for name in names}
-    program = torch.export.export(drawn, tuple(given), dynamic_shapes=shapes, strict=False)
-    for module in program.graph_module.modules():
-        for node in getattr(getattr(module, "graph", None), "nodes", ()):
-            node.meta.pop("stack_trace", None)  # paths of this machine
-    torch.export.save(program, folder / "generator.pt2")
-    fresh = [torch.cat([x, x.flip(0)])[:7] for x in given]  # another batch size
-    expected = drawn(*fresh)
-    again = torch.export.load(folder / "generator.pt2").module()(*fresh)
-    errors = {"generator.pt2": float((again - expected).abs().max())}
-    if onnx:
-        errors["generator.onnx"] = _export_onnx(program, names, fresh, expected, folder)
-    for name, error in errors.items():
-        if not error <= TOLERANCE:
-            raise ValueError(f"{name} must draw as PyTorch does, to {TOLERANCE}, got {error}")
-    return errors
-
-
-def _export_onnx(
-    program: Any, names: list[str], fresh: list[Tensor], expected: Tensor, folder: Path
-) -> float:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise ValueError("onnx=true needs packages: pip install 'mbgan[onnx]'") from None
-    for name in ("onnxscript", "onnx_ir", "torch.onnx"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # they tell of every node
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = folder / "generator.onnx"
-        written = torch.onnx.export(program, dynamo=True, input_names=names, verbose=False)
-        assert written is not None, "a program, as it is asked for with dynamo"
-        written.save(str(path), external_data=False)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    inputs = {i.name: x.numpy() for i, x in zip(session.get_inputs(), fresh, strict=True)}
-    (images,) = session.run(None, inputs)
-    return float((torch.from_numpy(images) - expected).abs().max())
 
 
 def components(status: Mapping[str, Any]) -> dict[str, Any]:
