@@ -82,10 +82,10 @@ def test_path_length_and_samples_go_by_the_condition():
 
 
 def test_a_style_that_is_mixed_in_is_of_the_same_condition():
-    """With one vector a thousand times as long as z, all styles are that condition's."""
+    """With one vector thousands of times as long as z, all styles are that condition's."""
     gan = preset_gan("stylegan_lite", "model.condition=class", "model.generator.style_mixing=1")
     with torch.no_grad():
-        gan.generator.embedding.weight.mul_(1000)
+        gan.generator.embedding.weight.mul_(100_000)
     y = torch.tensor([0, 1] * 4)
     ws = gan.generator.train().styles(gan.latents(y, Draws(0, 0)), Draws(0, 1))
     own = [gan.generator.style(gan.generator.embedding.weight[i][None])[0] for i in y]
