@@ -248,6 +248,37 @@ def test_arms_share_folds_tuning_and_random_numbers():
     assert {(row["n_train"], row["n_test"]) for row in rows} == {(30, 10)}
 
 
+def test_images_that_test_neither_fit_nor_tune():
+    """A classifier that is right on one side only, by its setting: the inner part must choose."""
+    labels = np.tile([0, 1], 20)
+    fold = Fold(0, 0, 1.0, np.arange(20), np.arange(20, 30), np.arange(30, 40))
+    pool = pooled([torch.full((10,), 100.0)] * 2, [0, 0])  # an image is its own number here
+    fitted = set()
+
+    class Partial:
+        settings = (1.0, 2.0)
+
+        def look(self, images):
+            return images
+
+        def fit(self, x, y, setting, seed):
+            fitted.update(x.tolist())
+
+            def predict(x):
+                right = labels[x.long()] if (setting == 1) == (x[0] < 30) else 1 - labels[x.long()]
+                return np.eye(2)[right]
+
+            return predict
+
+    rows = measure(
+        *(arms_of([1]), {"p": Partial()}, {"p": torch.arange(40.0)}, labels, fold),
+        *({"synthetic": pool, "classical": pool}, "even", ["a", "b"], 0),
+    )
+    assert {row["setting"] for row in rows} == {1}
+    assert {row["value"] for row in rows if row["score"] == "balanced_accuracy"} == {0}
+    assert fitted == {*range(20), 100}
+
+
 def test_a_network_takes_as_many_steps_on_few_images_as_on_many():
     """Epochs would give the arms with more images a larger budget."""
     seen = []
