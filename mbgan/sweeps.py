@@ -189,7 +189,7 @@ def outcome(run: Run) -> dict[str, Any]:
 
 
 def train_job(cfg: DictConfig, run: Run) -> float | None:
-    """Train a job in processes of its own, and return its KID; None if it was pruned.
+    """Train a job in processes of its own, and return its KID; None if pruned or not to be scored.
 
     Its own processes, so that neither environment nor seeds nor a process group goes from one
     job to the next, and started from its saved config, so that all its ranks train the same.
@@ -220,8 +220,9 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
     reason = run_relayed([sys.executable, *words], environment)
     record = outcome(run)
-    if reason is None and "objective" in record:
-        objective: float | None = record["objective"]
+    over = "objective" in record or (cfg.full_metrics is None and record.get("status") == "done")
+    if reason is None and over:
+        objective: float | None = record.get("objective")
         return objective
     if reason is None or record.get("status") != "interrupted":
         run.record_failure(reason := reason or "it ended without scores")

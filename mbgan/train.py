@@ -34,7 +34,11 @@ def train(cfg: DictConfig) -> float | None:
 
 
 def fit_and_score(cfg: DictConfig) -> float | None:
-    """Train, score the best checkpoint, and return its KID; None without, or on other ranks."""
+    """Train, score the best checkpoint, and return its KID; None without, or on other ranks.
+
+    With full_metrics=null a run ends unscored: a study's generators are many, and judged by what
+    their images do.
+    """
     import torch
     from hydra.utils import instantiate
 
@@ -78,7 +82,7 @@ def fit_and_score(cfg: DictConfig) -> float | None:
         seen = parts.gan.images_seen
         log.warning("stopped at %d images; go on: python -m mbgan.train resume=%s", seen, folder)
         sys.exit(INTERRUPTED)
-    if outcome(run).get("pruned"):
+    if cfg.full_metrics is None or outcome(run).get("pruned"):
         return None
     evaluation = find(parts.trainer, Evaluation)
     suite = instantiate(cfg.full_metrics, extractor=None)

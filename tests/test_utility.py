@@ -76,6 +76,7 @@ def test_a_study_ends_with_a_page_and_goes_on_where_it_was(call, folder, words, 
     for result in (out / "folds").glob("*/result.json"):
         listed = json.loads((result.parent / "images.json").read_text())
         assert len(listed["files"]) == 8  # fit and tune; the other 8 test
+        assert not (result.parent / "gan/scores.json").exists()  # a minute a fold, for nothing
     assert "Nadeau" in (out / "utility.html").read_text()
     assert json.loads((out / "utility.json").read_text())["n_folds"] == 2
 

@@ -6,7 +6,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$1 out=$2 only=${3:-}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 mkdir -p "$out"
-same=(image_size=64 n_folds=5 n_repeats=2 'ratios=[0.5,1.0]' gan.model=projected gan.total_images=3_000)
+same=(image_size=32 n_folds=5 n_repeats=2 'ratios=[0.5,1.0]' gan.model=projected gan.total_images=8_000
+  'gan.also=["model.critic.input_size=64"]')  # half the preset's: it enlarges images by 2 as at 64 pixels
 
 if [[ -z $only || $only == oral ]]; then
   python -m mbgan.utility data.root="$root" magnification=400x "${same[@]}" out="$out/oral"

@@ -154,6 +154,12 @@ def plan(
             f"patients must be held out, and all {len(labels)} images are of {groups[0]}; add "
             "images of other patients"
         )
+    held_by = Counter(label for label, _ in set(zip(labels, groups, strict=True)))
+    if (fewest := min(held_by.items(), key=lambda item: (item[1], item[0])))[1] < 3:
+        raise ValueError(
+            "each class needs at least 3 patients (or image clusters), to fit, to tune and to test "
+            f"by, and {fewest[0]!r} has {fewest[1]}; add images of others, or leave that class out"
+        )
     label_of, name_of = np.asarray(labels), np.asarray(names)
     found = []
     for i, (train, test) in enumerate(folds(labels, groups, n_folds, n_repeats, seed)):
@@ -194,7 +200,7 @@ def inner(
     if n < 2:
         raise ValueError(
             f"each class needs 2 patients (or image clusters) on the training side, one to fit and "
-            f"one to tune by, and {rarest!r} has 1 there; raise n_folds, or leave that class out"
+            f"one to tune by, and {rarest!r} has 1 there; raise n_folds"
         )
     for fit, val in folds(own, of, min(n_inner, n), 1, seed):
         if len({own[i] for i in val}) == len({own[i] for i in fit}) == len(held_by):

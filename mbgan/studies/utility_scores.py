@@ -119,29 +119,7 @@ def word(row: Row) -> str:
     """Return what a paired difference says."""
     if row["p_holm"] is None:
         return "no difference" if row["difference"] == 0 else str(row["reason"])
-    if row["p_holm"] >= LEVEL:
-        return "not told apart"
+    if row["p_holm"] >= LEVEL:  # its interval, which is not corrected, may still leave out 0
+        return "not told apart" + (" once corrected" if row["p"] < LEVEL else "")
     better = (row["difference"] > 0) != (row["score"] in LOWER_IS_BETTER)
     return "better" if better else "worse"
-
-
-def verdict(found: Sequence[Row]) -> list[str]:
-    """Return a sentence a classifier and size: what synthetic images beside real ones do."""
-    lines = []
-    parts = dict.fromkeys((row["train_share"], row["classifier"]) for row in found)
-    for share, classifier in parts:
-        rows = [
-            row
-            for row in found
-            if (row["train_share"], row["classifier"], row["score"])
-            == (share, classifier, HEADLINE)
-            and row["a"].startswith("real + synthetic")
-        ]
-        said = [
-            f"{row['a']} against {row['b']}: {row['word']} ({row['difference']:+.3f}"
-            + (f", {row['low']:+.3f} to {row['high']:+.3f})" if row["low"] is not None else ")")
-            for row in rows
-        ]
-        at = "" if len({s for s, _ in parts}) == 1 else f" with {share:.0%} of the images"
-        lines.append(f"{classifier}{at}, {NAMES[HEADLINE]}. " + "; ".join(said) + ".")
-    return lines

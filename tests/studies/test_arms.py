@@ -1,6 +1,7 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import field, put
@@ -12,6 +13,7 @@ from mbgan.studies.arms import Pool, arms_of, measure, pooled, synthetic, wanted
 from mbgan.studies.classifiers import LinearProbe, Network, backbone, small_network
 from mbgan.studies.ranking import Measurement, pair, resampled_pair
 from mbgan.studies.utility_folds import Fold, Material, check_unseen, groups_of, plan
+from mbgan.studies.utility_report import pairs, said
 from mbgan.studies.utility_scores import comparisons, score
 
 
@@ -78,7 +80,12 @@ def test_more_repeats_and_shares_leave_the_folds_that_are_done_as_they_are():
         (
             material(["a", "b"] * 2, ["p1", "p2", "p3", "p4"]),
             {"n_folds": 2},
-            "each class needs 2 patients .* 'a' has 1 there; raise n_folds",
+            "each class needs at least 3 patients .* 'a' has 2; add images of others",
+        ),
+        (
+            material(["a", "b"] * 3, list("uvwxyz")),
+            {"n_folds": 2},
+            "each class needs 2 patients .* on the training side.* 'a' has 1 there; raise n_folds",
         ),
         (two_classes(), {"shares": [1.5]}, r"train_shares must be in \(0, 1\], .* got \[1.5\]"),
         (two_classes(), {"shares": [0.05]}, r"share of 0.05 \(1 images\) has none of 'rare'"),
@@ -241,6 +248,37 @@ def test_arms_share_folds_tuning_and_random_numbers():
     assert {(row["n_train"], row["n_test"]) for row in rows} == {(30, 10)}
 
 
+def test_images_that_test_neither_fit_nor_tune():
+    """A classifier that is right on one side only, by its setting: the inner part must choose."""
+    labels = np.tile([0, 1], 20)
+    fold = Fold(0, 0, 1.0, np.arange(20), np.arange(20, 30), np.arange(30, 40))
+    pool = pooled([torch.full((10,), 100.0)] * 2, [0, 0])  # an image is its own number here
+    fitted = set()
+
+    class Partial:
+        settings = (1.0, 2.0)
+
+        def look(self, images):
+            return images
+
+        def fit(self, x, y, setting, seed):
+            fitted.update(x.tolist())
+
+            def predict(x):
+                right = labels[x.long()] if (setting == 1) == (x[0] < 30) else 1 - labels[x.long()]
+                return np.eye(2)[right]
+
+            return predict
+
+    rows = measure(
+        *(arms_of([1]), {"p": Partial()}, {"p": torch.arange(40.0)}, labels, fold),
+        *({"synthetic": pool, "classical": pool}, "even", ["a", "b"], 0),
+    )
+    assert {row["setting"] for row in rows} == {1}
+    assert {row["value"] for row in rows if row["score"] == "balanced_accuracy"} == {0}
+    assert fitted == {*range(20), 100}
+
+
 def test_a_network_takes_as_many_steps_on_few_images_as_on_many():
     """Epochs would give the arms with more images a larger budget."""
     seen = []
@@ -303,22 +341,50 @@ def test_rejected_images_are_replaced_and_counted():
     assert everything.rejected == [0]
 
 
-def test_arms_are_compared_with_real_and_with_as_many_classical_ones():
-    import pandas as pd
-
-    titles = {"real": 0.5, "real + synthetic x 1": 0.8, "real + classical x 1": 0.6}
-    rows = [
+def folds_table(values, shares=(1.0,)):
+    """A table of scores: of each score and arm, its values over folds."""
+    return pd.DataFrame(
         {
-            **{"train_share": 1.0, "classifier": "c", "repeat": 0, "fold": fold, "title": title},
-            **{"score": s, "n_train": 8, "n_test": 2, "value": value + 0.01 * fold * value},
+            **{"train_share": share, "classifier": "c", "repeat": 0, "fold": fold, "title": title},
+            **{"score": score, "n_train": 8, "n_test": 2, "value": value},
         }
-        for title, value in titles.items()
-        for fold in range(5)
-        for s in ("balanced_accuracy", "ece")
-    ]
-    found = comparisons(pd.DataFrame(rows))
+        for share in shares
+        for score, arms in values.items()
+        for title, folds in arms.items()
+        for fold, value in enumerate(folds)
+    )
+
+
+def test_arms_are_compared_with_real_and_with_as_many_classical_ones():
+    titles = {"real": 0.5, "real + synthetic x 1": 0.8, "real + classical x 1": 0.6}
+    arms = {
+        title: [value + 0.01 * fold * value for fold in range(5)] for title, value in titles.items()
+    }
+    found = comparisons(folds_table({"balanced_accuracy": arms, "ece": arms}))
     words = {(row["score"], row["a"], row["b"]): row["word"] for row in found}
     key = ("real + synthetic x 1", "real + classical x 1")
     assert words[("balanced_accuracy", *key)] == "better"
     assert words[("ece", *key)] == "worse"  # of a calibration error, less is better
     assert len(found) == 6
+
+
+def test_a_difference_that_the_correction_takes_away_is_called_so():
+    """Its interval leaves out 0, so that "not told apart" alone would seem a mistake."""
+    arms = {"real": [0.5] * 5, "real + synthetic x 1": [0.58, 0.52, 0.58, 0.54, 0.56]}
+    arms["real + classical x 1"] = [0.5, 0.52, 0.48, 0.51, 0.49]
+    first = comparisons(folds_table({"balanced_accuracy": arms}))[0]
+    assert first["low"] > 0
+    assert first["p"] < 0.05 <= first["p_holm"]
+    assert first["word"] == "not told apart once corrected"
+
+
+def test_the_answer_is_of_all_images_and_names_the_rarest_class():
+    arms = {"real": [0.5, 0.6, 0.5], "real + synthetic x 1": [0.7, 0.8, 0.8]}
+    arms["real + classical x 1"] = [0.5, 0.7, 0.6]
+    scores = dict.fromkeys(("balanced_accuracy", "auroc", "recall/rare", "recall/usual"), arms)
+    found = comparisons(folds_table(scores, shares=(0.5, 1.0)))
+    answer = pairs({"comparisons": found, "rarest": "rare"})
+    assert list(answer) == ["balanced_accuracy", "recall/rare"]
+    (row,) = answer["recall/rare"]["real + synthetic x 1 less real"].values()
+    assert row["train_share"] == 1
+    assert said(row).startswith("+0.233 (")
