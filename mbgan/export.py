@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
         patients=None if None in patients or "" in patients else len(patients),
         jpeg_quality=jpeg_quality(file.path for file in data.train_files),
         privacy=attack,
-        utility=read_result("utility", cfg.utility, "utility.json", "mbgan.utility", "verdict"),
+        utility=read_result("utility", cfg.utility, "utility.json", "mbgan.utility", "comparisons"),
         readers=read_result(
             "readers", cfg.readers, "scores.json", "mbgan.reader_study score=...", "readers"
         ),

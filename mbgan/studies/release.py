@@ -18,7 +18,7 @@ from mbgan.studies.page import environment
 from mbgan.studies.programs import write_programs
 from mbgan.studies.reader_answers import SYNTHETIC
 from mbgan.studies.reader_report import interval
-from mbgan.studies.utility_report import said, tables
+from mbgan.studies.utility_report import HEADLINE, pairs, said, tables
 
 
 @dataclass(frozen=True)
@@ -143,9 +143,11 @@ def write_bundle(
         write_text(draft / "sbom.cdx.json", json.dumps(components(facts.status), indent=2) + "\n")
         card = environment().get_template("release.md.j2")
         values = {"facts": facts, "generator": generator, "programs": programs, "closed": closed}
-        arms = tables(dict(facts.utility)) if facts.utility else []
+        if facts.utility:
+            values["arms"] = tables(dict(facts.utility))
+            values["against"] = pairs(dict(facts.utility)).get(HEADLINE, {})
         helpers = {"quoted": json.dumps, "interval": interval, "said": said}
-        page = card.render(values, override=override, arms=arms, **helpers)
+        page = card.render(values, override=override, **helpers)
         write_text(draft / "README.md", page)
         files = sorted(path for path in draft.iterdir() if path.is_file())
         sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
