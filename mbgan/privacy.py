@@ -95,7 +95,8 @@ def main(cfg: DictConfig) -> None:
     }
     run.write_json(run.scored(cfg.checkpoint) / "privacy.json", result)
     for name, found in attacks.items():
-        log.info("%-24s AUROC %.3f, 95 %% interval %s", name, found["auroc"], found["interval"])
+        line = "%-24s AUROC %.3f, 95 %% interval %.3f to %.3f"
+        log.info(line, name, found["auroc"], *found["interval"])
     log.info("0.5 is chance; %s; in %s", result["over"], run.scored(cfg.checkpoint))
 
 
