@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -79,7 +80,7 @@ def main(cfg: DictConfig) -> None:
             flat = torch.cat([part.flatten(1).mean(1) if part.ndim > 1 else part for part in parts])
             scores.append(flat.numpy().astype(np.float64))
         suspicions["critic too (loss)"] = scores
-    attacks = {}
+    attacks: dict[str, Any] = {}
     for name, (members, others) in suspicions.items():
         low, high = interval(members, others, (groups[0], groups[1]))
         attacks[name] = {"auroc": auroc(members, others), "interval": [low, high]}
