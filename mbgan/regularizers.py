@@ -1,7 +1,6 @@
 """Regularizers: penalties, already weighted, on the critic's step or on the generator's."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,8 +9,7 @@ from torch import Tensor, nn
 
 from mbgan.latents import Draws
 from mbgan.schedules import Constant, Schedule
-
-Score = Callable[[Tensor], Tensor]  # images [N, 3, H, W] -> scores [N] or [N, K]
+from mbgan.slopes import Score, input_gradient
 
 
 @dataclass(frozen=True)
@@ -52,19 +50,6 @@ class Regularizer(nn.Module):
         """Do what must be done to the critic's weights when its optimizer has changed them."""
 
 
-def input_gradient(critic: Score, x: Tensor) -> Tensor:
-    """Return the gradient [N, 3 H W] of each image's score by the image, with its graph.
-
-    In full precision: 3 H W small numbers and their double backward stay out of bfloat16.
-    """
-    x = x.detach().requires_grad_(True)
-    with torch.autocast(x.device.type, enabled=False):
-        # Without batch norm a score depends on its own image only, so the gradient of the sum
-        # holds each image's own gradient.
-        (grad,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
-    return grad.flatten(1)
-
-
 def check_weight(name: str, value: float) -> None:
     """Refuse a negative weight.
 
@@ -75,26 +60,44 @@ def check_weight(name: str, value: float) -> None:
         raise ValueError(f"{name} must be at least 0, got {value}")
 
 
+def check_interval(interval: int) -> None:
+    """Refuse an interval that is none.
+
+    Raises:
+        ValueError: if it is below 1.
+    """
+    if interval < 1:
+        raise ValueError(f"interval must be at least 1, got {interval}")
+
+
 class GradientPenalty(Regularizer):
     """Two-sided gradient penalty of WGAN-GP (Gulrajani et al. 2017, eq. 3).
 
     Draws one point per pair on the segment between x_real and x_fake and pushes the norm of the
     critic's gradient there towards 1:  gp_weight * E[(||grad D(x_hat)||_2 - 1)^2].
 
+    Args:
+        gp_weight: lambda.
+        interval: critic steps from one penalty to the next, which is that much stronger.
+        full_precision: see `input_gradient`.
+
     Raises:
-        ValueError: if gp_weight is negative.
+        ValueError: if gp_weight is negative or interval below 1.
     """
 
     per_image = True
 
-    def __init__(self, gp_weight: float = 10.0) -> None:
+    def __init__(
+        self, gp_weight: float = 10.0, interval: int = 1, full_precision: bool = False
+    ) -> None:
         super().__init__()
         check_weight("gp_weight", gp_weight)
-        self.gp_weight = gp_weight
+        check_interval(interval)
+        self.gp_weight, self.interval, self.full_precision = gp_weight, interval, full_precision
         self.lipschitz = gp_weight > 0
 
     def forward(self, step: CriticStep) -> Tensor:
-        """Return the weighted penalty [].
+        """Return the weighted penalty [], 0 between the intervals.
 
         Raises:
             ValueError: if x_real and x_fake differ in shape.
@@ -105,9 +108,12 @@ class GradientPenalty(Regularizer):
                 "x_real and x_fake must have the same shape, "
                 f"got {list(x_real.shape)} and {list(x_fake.shape)}"
             )
+        if step.draws.step % self.interval:
+            return x_real.new_zeros(())
         t = step.draws.uniform("penalty", len(x_real), 1, 1, 1).to(x_real)
-        grad = input_gradient(step.critic, torch.lerp(x_fake.to(x_real), x_real, t))
-        return self.gp_weight * (grad.norm(dim=1) - 1).square().mean()
+        x_hat = torch.lerp(x_fake.to(x_real), x_real, t)
+        grad = input_gradient(step.critic, x_hat, self.full_precision)
+        return self.interval * self.gp_weight * (grad.norm(dim=1) - 1).square().mean()
 
 
 class ZeroCentered(Regularizer):
@@ -136,8 +142,7 @@ class ZeroCentered(Regularizer):
         self.gamma = gamma if callable(gamma) else Constant(gamma)
         check_weight("gamma", self.gamma(0))
         self.lipschitz = self.gamma(0) > 0
-        if interval < 1:
-            raise ValueError(f"interval must be at least 1, got {interval}")
+        check_interval(interval)
         if not (real or fake):
             raise ValueError("a zero-centered penalty must be of real or fake images, or of both")
         self.real, self.fake, self.interval = real, fake, interval
@@ -312,8 +317,7 @@ class PathLength(GeneratorRegularizer):
     def __init__(self, pl_weight: float = 2.0, interval: int = 4, decay: float = 0.01) -> None:
         super().__init__()
         check_weight("pl_weight", pl_weight)
-        if interval < 1:
-            raise ValueError(f"interval must be at least 1, got {interval}")
+        check_interval(interval)
         if not 0 < decay <= 1:
             raise ValueError(f"decay must be in (0, 1], got {decay}")
         self.pl_weight, self.interval, self.decay = pl_weight, interval, decay

@@ -62,7 +62,10 @@ def test_gradient_penalty_reaches_the_critic_and_not_the_generator():
     assert x_fake.grad is None
 
 
-def test_gradient_penalty_stays_in_float32_under_autocast():
+@pytest.mark.parametrize(
+    ("full_precision", "dtype"), [(True, torch.float32), (False, torch.bfloat16)]
+)
+def test_gradient_penalty_multiplies_as_it_is_told_and_sums_in_float32(full_precision, dtype):
     dtypes = []
 
     def critic(x):
@@ -71,8 +74,12 @@ def test_gradient_penalty_stays_in_float32_under_autocast():
         return y.squeeze(1)
 
     with torch.autocast("cpu", torch.bfloat16):
-        GradientPenalty()(step(critic, torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)))
-    assert dtypes == [torch.bfloat16] * 2 + [torch.float32]
+        penalty = GradientPenalty(full_precision=full_precision)(
+            step(critic, torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+        )
+    assert dtypes == [torch.bfloat16] * 2 + [dtype]
+    # ||1, ..., 1|| = sqrt(48); in bfloat16 the sum of squares would be off by up to 0.4 %
+    torch.testing.assert_close(penalty, torch.tensor(10 * (48**0.5 - 1) ** 2))
 
 
 def test_gradient_penalty_rejects_unequal_shapes():
@@ -115,10 +122,11 @@ def test_r1_and_r2_look_at_the_images_themselves():
         torch.testing.assert_close(penalty, x.square().sum((1, 2, 3)).mean())
 
 
-def test_lazy_penalty_comes_every_interval_and_weighs_as_much_in_all():
+@pytest.mark.parametrize("kind", [ZeroCentered, GradientPenalty])
+def test_lazy_penalty_comes_every_interval_and_weighs_as_much_in_all(kind):
     """Karras et al. 2020, app. B: once in 4 steps, 4 times as strong."""
     x, w = torch.randn(2, 3, 4, 4), torch.ones(3, 4, 4)
-    always, lazy = ZeroCentered(1.0), ZeroCentered(1.0, interval=4)
+    always, lazy = kind(1.0), kind(1.0, interval=4)
     each = [[p(step(linear(w), x, x, n)).item() for n in range(8)] for p in (always, lazy)]
     assert [value > 0 for value in each[1]] == [True, False, False, False] * 2
     assert sum(each[1]) == sum(each[0])
@@ -245,6 +253,7 @@ def test_sum_adds_its_parts_and_lets_each_do_its_work():
         (lambda: ZeroCentered(-1), "gamma must be at least 0, got -1"),
         (lambda: ZeroCentered(Cosine(-2, 1, 10)), "gamma must be at least 0, got -2"),
         (lambda: ZeroCentered(1, interval=0), "interval must be at least 1, got 0"),
+        (lambda: GradientPenalty(1, interval=0), "interval must be at least 1, got 0"),
         (lambda: ZeroCentered(1, real=False), "must be of real or fake images, or of both"),
         (lambda: Drift(-0.1), "drift_weight must be at least 0, got -0.1"),
         (lambda: LeCam(float("nan")), "lecam_weight must be at least 0, got nan"),

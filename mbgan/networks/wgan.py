@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mbgan.latents import Draws
 from mbgan.networks import Critic, Generator
+from mbgan.networks.blocks import Dropout
 
 SLOPE = 0.2  # of LeakyReLU (sec. III.C)
 
@@ -80,7 +81,7 @@ class WGANCritic(Critic):
                 nn.LeakyReLU(SLOPE),
             ]
             if dropout:
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
         self.layers = nn.Sequential(*layers)
 
     def features(self, x: Tensor) -> Tensor:
