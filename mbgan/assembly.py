@@ -21,6 +21,7 @@ from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.provenance import Provenance
 from mbgan.callbacks.timing import StepTimer
 from mbgan.data.datamodule import MagnificationDataModule
+from mbgan.devices import can_compile, check_devices, pick_accelerator, pick_precision
 from mbgan.gan import GAN
 from mbgan.metrics.suite import Suite
 from mbgan.networks import Generator
@@ -62,6 +63,7 @@ def assemble(cfg: DictConfig) -> Parts:
     datamodule.setup()  # last: it may decode for minutes
     gan.condition_on(datamodule.conditions, datamodule.shares)
     origin = begin(cfg, gan)
+    compile_networks(cfg, gan)
     trainer = instantiate(
         cfg.trainer,
         # Not "auto", which takes Apple's GPU: nobody has tried the penalty there.
@@ -109,6 +111,23 @@ def begin(cfg: DictConfig, gan: GAN) -> dict[str, Any] | None:
     return origin
 
 
+def compile_networks(cfg: DictConfig, gan: GAN) -> None:
+    """Do what cfg.compile says, where a compiler is there.
+
+    Raises:
+        ValueError: if it is no mode of torch.compile's.
+    """
+    modes = ("default", "reduce-overhead", "max-autotune")
+    if cfg.compile is None:
+        return
+    if cfg.compile not in modes:
+        raise ValueError(f"compile must be null or one of {', '.join(modes)}, got {cfg.compile}")
+    if can_compile(pick_accelerator(cfg.trainer)):
+        gan.compile_networks(cfg.compile)
+    else:
+        log.warning("compile=%s needs a C++ compiler, for GPUs Triton: without it", cfg.compile)
+
+
 def check_extractor(gan: GAN, callbacks: list[L.Callback]) -> None:
     """Refuse to pick the best checkpoint by the network that the critic sees by.
 
@@ -140,47 +159,11 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def check_devices(trainer: DictConfig) -> int:
-    """Return the number of processes that share a batch.
-
-    Raises:
-        ValueError: if there are fewer devices than asked for.
-    """
-    devices, gpus = trainer.devices, torch.cuda.device_count()
-    if not isinstance(devices, int) or devices < 1:
-        raise ValueError(f"trainer.devices must be a number, at least 1, got {devices}")
-    on_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and gpus)
-    if (on_gpu and devices > gpus) or (trainer.accelerator == "auto" and devices > max(1, gpus)):
-        raise ValueError(
-            f"trainer.devices must be at most the number of GPUs here, {gpus}, got {devices}; "
-            f"for processes on the CPU use trainer=ddp_cpu trainer.devices={devices}"
-        )
-    return devices * trainer.num_nodes
-
-
 def lost_a_rank(error: RuntimeError) -> bool:
     """Tell whether a process failed because it does not reach another one of its run."""
     # gloo's errors have no type of their own
     gone = r"Connection (reset|closed|refused)|Broken pipe|gloo.*[Tt]imed out|[Tt]imeout .*gloo"
     return isinstance(error, torch.distributed.DistError) or bool(re.search(gone, str(error)))
-
-
-def pick_accelerator(trainer: DictConfig) -> str:
-    """Return trainer.accelerator, with auto as cuda where there is one, else cpu."""
-    if trainer.accelerator != "auto":
-        return str(trainer.accelerator)
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def pick_precision(trainer: DictConfig) -> str:
-    """Return trainer.precision, with auto as bf16-mixed where the hardware multiplies bfloat16."""
-    if trainer.precision != "auto":
-        return str(trainer.precision)
-    if pick_accelerator(trainer) != "cpu":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if fast else "32-true"
 
 
 def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -222,7 +205,7 @@ def record_config(parts: Parts, cfg: DictConfig, run: Run) -> None:
     """Let the run folder and the loggers have the config as soon as training begins.
 
     Not before: an override beside resume may prove not to fit the checkpoint. What is saved holds
-    on another day and from another folder: the extractor that `auto` chose, and absolute paths.
+    on another day and from another folder: what `auto` chose, and absolute paths.
     """
     extractor, cfg = find(parts.trainer, Evaluation).suite.extractor, cfg.copy()
     if cfg.extractor._target_.endswith(".auto"):
@@ -231,6 +214,7 @@ def record_config(parts: Parts, cfg: DictConfig, run: Run) -> None:
         cfg.extractor = {"_target_": target} | weights
     if "weights" in cfg.extractor and cfg.extractor.weights is not None:
         cfg.extractor.weights = str(Path(cfg.extractor.weights).expanduser().absolute())
+    cfg.trainer.precision = parts.trainer.precision  # measured, where it was auto
     cfg.run_dir, cfg.resume = str(run.folder.absolute()), None
     if parts.origin is not None:
         cfg.init_from = parts.origin["run"]

@@ -131,6 +131,15 @@ class GAN(L.LightningModule):
         self.generator_ema.requires_grad_(False)
         self.critic.condition_on(len(names), self.seed)
 
+    def compile_networks(self, mode: str) -> None:
+        """Let torch.compile make kernels of both networks in training, all but the penalty.
+
+        Args:
+            mode: default, reduce-overhead (CUDA graphs) or max-autotune.
+        """
+        self.generator.compile(mode=mode)
+        self.critic.compile(mode=mode)
+
     def configure_optimizers(self) -> tuple[Optimizer, Optimizer]:
         """Build one optimizer per player, generator first.
 
@@ -177,6 +186,7 @@ class GAN(L.LightningModule):
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
             draws = Draws(self.seed, self.critic_steps, rank, world_size)
             torch.manual_seed(seed_of(self.seed, "dropout", self.critic_steps, rank))
+            torch.compiler.cudagraph_mark_step_begin()  # their outputs are used up; else no effect
             self._critic_step(x_real, condition, draws, opt_d)
             self.critic_steps += 1
             self.images_seen += len(x_real) * world_size
@@ -199,7 +209,8 @@ class GAN(L.LightningModule):
             extra = self.critic.extra_loss(judged[0], draws)
             penalty = self.regularizer(
                 CriticStep(
-                    lambda x: self.critic(self.augment(x, draws, "penalty"), condition),
+                    # Not by __call__: what torch.compile makes has no second derivative.
+                    lambda x: self.critic.forward(self.augment(x, draws, "penalty"), condition),
                     *(x_real, x_fake, d_real, d_fake, draws),
                 )
             )

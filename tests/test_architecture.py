@@ -13,7 +13,7 @@ LAYERS = [  # bottom to top
     {"combinations", "production"},
     {"gan", "bundle"},
     {"callbacks", "studies"},
-    {"sweeps"},
+    {"sweeps", "devices"},
     {"assembly", "verbs"},
     {
         *("prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"),

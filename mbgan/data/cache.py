@@ -1,6 +1,7 @@
 """Decoded images on disk: each data set is decoded once and then memory-mapped."""
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ def load_images(files: Sequence[ImageFile], image_size: int, cache_dir: str | Pa
     """Return all readable images, decoded on the first call and read from cache_dir after that.
 
     The cache is `<key>.npy` and `<key>.json`, the latter written last: without it, or where the
-    two disagree, they are made anew. The key covers names, sizes and times of all files.
+    two disagree, they are made anew. The key covers names, sizes and times of all files. Where
+    it cannot be written, images stay in memory.
 
     Args:
         files: images of one data set; their names must differ.
@@ -47,7 +49,6 @@ def load_images(files: Sequence[ImageFile], image_size: int, cache_dir: str | Pa
 
     Raises:
         ValueError: if image_size is below 1, names repeat or fewer than 2 images are readable.
-        OSError: if cache_dir is full or cannot be written to.
     """
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}")
@@ -60,15 +61,15 @@ def load_images(files: Sequence[ImageFile], image_size: int, cache_dir: str | Pa
     if found is None:
         try:
             _build(stem, files, image_size)
+            found = _read(stem, files, image_size)
+            assert found is not None, "a cache just written can be read"
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"cannot write {len(files) * 3 * image_size**2 / 1e6:.0f} MB of decoded images to "
-                f"cache_dir {cache_dir} ({error.strerror or error}); make room there, or set "
-                "cache_dir=DIR to a folder elsewhere",
-            ) from error
-        found = _read(stem, files, image_size)
-        assert found is not None, "a cache just written can be read"
+            log.warning(
+                "cannot write %.0f MB of decoded images to cache_dir %s (%s): keeping them in "
+                "memory, so the next run decodes them again; make room there, or set cache_dir=DIR",
+                *(len(files) * 3 * image_size**2 / 1e6, cache_dir, error.strerror or error),
+            )
+            found = _in_memory(files, image_size)
     if found.skipped:
         log.warning("skipped %d of %d images: %s", *_summary(found.skipped, files))
     return found
@@ -113,11 +114,28 @@ def _read(stem: Path, files: Sequence[ImageFile], image_size: int) -> ImageSet |
 def _build(stem: Path, files: Sequence[ImageFile], image_size: int) -> None:
     log.info("decoding %d images into %s (once)", len(files), stem.parent)
     stem.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(stem.with_suffix(".npy")) as out:
+        meta = _decode_all(files, image_size, out)
+    with whole_file(stem.with_suffix(".json")) as out:
+        out.write(json.dumps(meta, indent=1).encode())
+
+
+def _in_memory(files: Sequence[ImageFile], image_size: int) -> ImageSet:
+    out = io.BytesIO()
+    meta = _decode_all(files, image_size, out)
+    out.seek(0)
+    by_name = {file.name: file for file in files}
+    kept = [by_name[name] for name in meta["files"]]
+    return ImageSet(np.load(out), kept, meta["skipped"], meta["sha256"])
+
+
+def _decode_all(files: Sequence[ImageFile], image_size: int, out: IO[bytes]) -> dict[str, Any]:
+    """Write all readable images into a file as one array, and return what is in it."""
     kept, skipped, digest = list[str](), list[tuple[str, str]](), hashlib.sha256()
     # PIL releases the GIL. At most 8, as each may hold an image of 178 Mpixel.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        with whole_file(stem.with_suffix(".npy")) as out, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL's, of broken EXIF and the like, per image
             _write_header(out, len(files), image_size)
             for file, (result, sha256) in zip(
@@ -135,9 +153,7 @@ def _build(stem: Path, files: Sequence[ImageFile], image_size: int) -> None:
             _write_header(out, len(kept), image_size)
     finally:
         pool.shutdown(cancel_futures=True)  # at an interrupt: do not decode the rest
-    meta = {"files": kept, "skipped": skipped, "sha256": digest.hexdigest()}
-    with whole_file(stem.with_suffix(".json")) as out:
-        out.write(json.dumps(meta, indent=1).encode())
+    return {"files": kept, "skipped": skipped, "sha256": digest.hexdigest()}
 
 
 def _decode(path: Path, image_size: int) -> tuple[NDArray[np.uint8] | str, str]:

@@ -1,5 +1,6 @@
 """A training takes the split of a prepared folder as it is, and refuses one that does not hold."""
 
+import os
 import shutil
 
 import numpy as np
@@ -297,3 +298,12 @@ def test_a_class_that_nobody_trains_on_is_left_out_and_named(prepared, caplog):
     assert not names & {f.name for f in data.test_files}
     assert len(data.test) == len(data.test_files) == len(module(prepared).test_files) - 2
     assert "left out, as none of them trains: other" in caplog.text
+
+
+def test_workers_are_at_most_the_cores(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    root = images(tmp_path, a=60)
+    assert plain(root, num_workers=3).num_workers == 3
+    assert "cores" not in caplog.text
+    assert plain(root, num_workers=8).num_workers == 3
+    assert "data.num_workers=8 is more than the cores: using 3" in caplog.text
