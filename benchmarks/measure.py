@@ -1,0 +1,89 @@
+"""What every part shares: records of repeated measurements, the machine, and memory."""
+
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+Record = dict[str, Any]
+Measures = Iterator[tuple[str, Record]]
+
+
+def record(unit: str, values: Sequence[float], **facts: Any) -> Record:
+    """Return repeated values of one quantity with their median and range."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    numbers = {"median": middle, "low": low, "high": high, "n": len(values)}
+    return {"unit": unit, **numbers, "values": list(values), **facts}
+
+
+def ratios(above: Sequence[float], below: Sequence[float], **facts: Any) -> Record:
+    """Return the ratio of what was measured in the same round, round by round."""
+    return record("x", [a / b for a, b in zip(above, below, strict=True)], **facts)
+
+
+def said(found: Record) -> str:
+    """Return a record as text, "3.12 x (2.98 to 3.30, n = 3)"."""
+    spread = f" ({found['low']:.3g} to {found['high']:.3g}, n = {found['n']})"
+    return f"{found['median']:.3g} {found['unit']}{spread if found['n'] > 1 else ''}"
+
+
+def run(part: Callable[[int, Path], Measures]) -> None:
+    """Be a part: python -m benchmarks.PART OUT.json ROUNDS.
+
+    What was measured before an error is kept.
+
+    Args:
+        part: yields names and records, given the rounds and a folder that is deleted afterwards.
+    """
+    out, rounds, found = Path(sys.argv[1]), int(sys.argv[2]), dict[str, Record]()
+    with tempfile.TemporaryDirectory(prefix="mbgan-bench-") as scratch:
+        for name, measured in part(rounds, Path(scratch)):
+            found[name] = measured
+            out.write_text(json.dumps(found))
+            print(f"  {name}: {said(measured)}", flush=True)
+
+
+def machine() -> Record:
+    """Return what a result depends on besides the code, and which code it was."""
+    fields = [line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if line]
+    cpu = {key.strip(): value.strip() for key, value in fields}
+    packages = ("torch", "lightning", "numpy", "pillow")
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
+    changed = subprocess.check_output([*git, "status", "--porcelain", "mbgan", "conf"], text=True)
+    return {
+        "cpu": f"{cpu.get('model name', platform.machine())}, model {cpu.get('model', '?')}",
+        "instructions": [f for f in ("avx512_bf16", "amx_bf16") if f in cpu.get("flags", "")],
+        "cores": cores(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "commit": commit + (" and changes" if changed else ""),
+        "date": datetime.datetime.now().isoformat(timespec="seconds"),
+    }
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory() -> dict[str, float]:
+    """Return this process's memory in MiB: its own pages, pages of files, and the peak of both.
+
+    Pages of files are those of libraries and of the memory-mapped cache; the kernel drops them
+    when it wants room, so what a data set costs is read off the process's own pages.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = {key: value for key, _, value in (line.partition(":") for line in lines)}
+    names = {"own": "RssAnon", "files": "RssFile", "peak": "VmHWM"}
+    return {name: int(fields[field].split()[0]) / 1024 for name, field in names.items()}
