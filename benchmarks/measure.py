@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,30 @@ def said(found: Record) -> str:
     return f"{found['median']:.3g} {found['unit']}{spread if found['n'] > 1 else ''}"
 
 
-def run(part: Callable[[int, Path], Measures]) -> None:
-    """Be a part: python -m benchmarks.PART OUT.json ROUNDS.
+@dataclass(frozen=True)
+class Plan:
+    """How much a part is to measure."""
+
+    rounds: int  # in which each candidate takes a turn
+    quick: bool  # small everything: to see whether the code still runs, not how fast
+    scratch: Path  # folder that is deleted afterwards
+
+    def size(self, image_size: int) -> int:
+        """Return the image size in pixels; the smallest there is of a quick one."""
+        return 32 if self.quick else image_size
+
+
+def run(part: Callable[[Plan], Measures]) -> None:
+    """Be a part: python -m benchmarks.PART OUT.json ROUNDS quick|full.
 
     What was measured before an error is kept.
 
     Args:
-        part: yields names and records, given the rounds and a folder that is deleted afterwards.
+        part: yields names and records.
     """
     out, rounds, found = Path(sys.argv[1]), int(sys.argv[2]), dict[str, Record]()
     with tempfile.TemporaryDirectory(prefix="mbgan-bench-") as scratch:
-        for name, measured in part(rounds, Path(scratch)):
+        for name, measured in part(Plan(rounds, sys.argv[3] == "quick", Path(scratch))):
             found[name] = measured
             out.write_text(json.dumps(found))
             print(f"  {name}: {said(measured)}", flush=True)

@@ -56,7 +56,7 @@ class Worker:
 
     def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self.command = command
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -93,7 +93,9 @@ class Worker:
         if not line:
             self.log.seek(0)
             last = self.log.read()[-2000:]
-            raise RuntimeError(f"{' '.join(self.command)} ended with {self.process.wait()}:\n{last}")
+            raise RuntimeError(
+                f"{' '.join(self.command)} ended with {self.process.wait()}:\n{last}"
+            )
         answer: dict[str, Any] = json.loads(line)
         return answer
 

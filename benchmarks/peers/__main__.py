@@ -1,8 +1,8 @@
 """Train the paper's WGAN-GP by mbgan, torchgan, Lightning as in tutorials, and a plain loop.
 
 python -m benchmarks.peers [rounds=3] [image_size=64] [batch_size=16] [name=peers]: writes
-benchmarks/results/NAME.json. The peers' packages go into a venv of their own, benchmarks/peers/.venv,
-which sees this environment's torch, so that all run on the same build.
+benchmarks/results/NAME.json. The peers' packages go into a venv of their own here, which sees this
+environment's torch, so that all run on the same build.
 """
 
 import json
