@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -84,6 +85,33 @@ def machine() -> Record:
         "commit": commit + (" and changes" if changed else ""),
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
     }
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a process took."""
+
+    seconds: float
+    peak_mib: float  # of memory, with the pages of files
+
+
+def process(module: str, *words: object) -> Spent:
+    """Run a verb, or another module, to its end.
+
+    Raises:
+        RuntimeError: if it fails; its last words are in the message.
+    """
+    command = [sys.executable, "-m", module, *map(str, words)]
+    with tempfile.TemporaryFile("w+") as log:
+        began = time.perf_counter()
+        child = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - began
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            log.seek(0)
+            raise RuntimeError(f"{' '.join(command)} failed:\n{log.read()[-2000:]}")
+    return Spent(seconds, usage.ru_maxrss / 1024)
 
 
 def cores() -> int:
