@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from mbgan.gan import GAN
 
@@ -16,20 +16,35 @@ from mbgan.gan import GAN
 Layer = tuple[tuple[int, ...], tuple[int, ...], tuple[Any, ...]]
 
 
-class Recorder(TorchDispatchMode):
-    """Counts the convolutions that are computed while it is on."""
+class Arithmetic(TorchDispatchMode):
+    """Counts FLOPs and convolutions while it is on, by PyTorch's own formulas.
+
+    Not its FlopCounterMode, which also tracks modules, and fails where a penalty takes gradients by
+    the images themselves.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.flops = 0
         self.layers = Counter[Layer]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note a convolution and compute it."""
-        if func is torch.ops.aten.convolution.default:
+        """Count an operation and compute it."""
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:
+            with self:  # what is made of others is counted by its parts
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        elif func is torch.ops.aten.convolution.default:
             x, weight, _, *rest = args
             told = tuple(tuple(part) if isinstance(part, list) else part for part in rest)
             self.layers[(tuple(x.shape), tuple(weight.shape), told)] += 1
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=out)
+        return out
 
 
 @torch.no_grad()
@@ -37,9 +52,9 @@ def convolutions(gan: GAN, n: int) -> Counter[Layer]:
     """Return the convolutions of a turn: n_critic passes of the critic, one of the generator."""
     generator, critic = gan.generator.eval(), gan.critic.eval()
     z, condition = torch.randn(n, generator.z_dim), torch.zeros(n, dtype=torch.long)
-    with Recorder() as of_generator:
+    with Arithmetic() as of_generator:
         x = generator(generator.conditioned(z, condition))
-    with Recorder() as of_critic:
+    with Arithmetic() as of_critic:
         critic(x, condition)
     layers = Counter(of_generator.layers)
     layers.update({layer: gan.n_critic * k for layer, k in of_critic.layers.items()})
@@ -51,9 +66,9 @@ def gflops_per_s(layers: Counter[Layer], dtype: torch.dtype, repeats: int) -> fl
     flops = seconds = 0.0
     for layer, k in layers.items():
         work = one(layer, dtype)
-        with FlopCounterMode(display=False) as counter:
+        with Arithmetic() as counted:
             work()
-        flops += k * counter.get_total_flops()
+        flops += k * counted.flops
         seconds += k * timed(work, repeats)
     return flops / seconds / 1e9
 

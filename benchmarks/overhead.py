@@ -62,7 +62,7 @@ def same_weights(folder: Path, words: list[str]) -> float:
     for _ in range(2):
         next(training)
     pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
-    gap = max(float((a - b).abs().max()) for a, b in pairs)
+    gap = max(float((a - b).detach().abs().max()) for a, b in pairs)
     if gap > 1e-5:  # a step of Adam moves weights by about 4e-4
         raise ValueError(
             f"benchmarks/bare.py must train as mbgan.gan does, weights differ by {gap}"

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import ceiling
 from benchmarks.measure import Measures, Plan, ratios, record, run
@@ -52,7 +51,7 @@ class Probe(L.Callback):
         gan.critic_steps = kind  # of two kinds, the penalty is in step 0 and not in step 1
         self.before = gan.images_seen
         if place == 1:
-            self.counter = FlopCounterMode(display=False)
+            self.counter = ceiling.Arithmetic()
             self.counter.__enter__()
         self.began = time.perf_counter()
 
@@ -67,7 +66,7 @@ class Probe(L.Callback):
         kind, place = divmod(self.turn, self.rounds + 2)
         if place == 1:
             self.counter.__exit__(None, None, None)
-            self.flops[kind] = self.counter.get_total_flops()
+            self.flops[kind] = self.counter.flops
         elif place > 1:
             self.seconds.setdefault(kind, []).append(spent)
         self.images = gan.images_seen - self.before

@@ -24,7 +24,7 @@ class Gate:
     def __init__(self) -> None:
         self.answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        self.began: float | None = None
+        self.began: tuple[float, float] | None = None
         self.own_mib = 0.0
 
     def wait(self, images: int) -> None:
@@ -32,14 +32,15 @@ class Gate:
 
         When the parent wants no more, tell the memory used and end the process.
         """
-        now = time.perf_counter()
+        now = time.perf_counter(), time.process_time()
         self.own_mib = max(self.own_mib, memory()["own"])
         if self.began is not None:
-            self._answer({"images": images, "seconds": now - self.began})
+            wall_s, cpu_s = (after - before for after, before in zip(now, self.began, strict=True))
+            self._answer({"images": images, "wall_s": wall_s, "cpu_s": cpu_s})
         if not sys.stdin.readline():
             self._answer(memory() | {"own": self.own_mib})
             os._exit(0)
-        self.began = time.perf_counter()
+        self.began = time.perf_counter(), time.process_time()
 
     def _answer(self, answer: dict[str, float]) -> None:
         self.answers.write(json.dumps(answer) + "\n")
@@ -67,8 +68,8 @@ class Worker:
             start_new_session=True,  # so that `close` ends the processes that it started, too
         )
 
-    def turn(self) -> tuple[int, float]:
-        """Let it take a turn; return images and seconds."""
+    def turn(self, clock: str = "wall_s") -> tuple[int, float]:
+        """Let it take a turn; return images and seconds, of the wall or of the CPU ("cpu_s")."""
         assert self.process.stdin is not None
         try:
             self.process.stdin.write("\n")
@@ -76,7 +77,7 @@ class Worker:
         except BrokenPipeError:
             pass  # `_answer` tells why
         answer = self._answer()
-        return answer["images"], answer["seconds"]
+        return answer["images"], answer[clock]
 
     def close(self) -> dict[str, float]:
         """End it, and return the memory it used, as `measure.memory` but for the peak of "own"."""
@@ -106,23 +107,23 @@ def python(module: str, *words: object) -> list[str]:
 
 
 def alternate(
-    workers: Mapping[str, Worker], rounds: int, warm_up: int = 1
+    workers: Mapping[str, Worker], rounds: int, clock: str = "wall_s"
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
-    """Let workers take turns, and end them.
+    """Let workers take turns, and end them; a first round is not counted: memory is laid out then.
 
     Args:
         workers: by name.
         rounds: in which each takes a turn.
-        warm_up: rounds before those, not counted: memory is laid out then.
+        clock: "wall_s", or "cpu_s" where others use the machine and each has one thread.
 
     Returns:
         Images per second of each worker, one for each round, and the memory each used.
     """
     speeds: dict[str, list[float]] = {name: [] for name in workers}
     try:
-        for i in range(-warm_up, rounds):
+        for i in range(-1, rounds):
             for name, worker in workers.items():
-                images, seconds = worker.turn()
+                images, seconds = worker.turn(clock)
                 if i >= 0:
                     speeds[name].append(images / seconds)
         return speeds, {name: worker.close() for name, worker in workers.items()}
