@@ -1,9 +1,9 @@
 """Train the paper's WGAN-GP by mbgan, torchgan, Lightning as in tutorials, and a plain loop.
 
-python -m benchmarks.peers [rounds=3] [image_size=64] [batch_size=16] [name=peers]
-[clock=cpu_s]: writes benchmarks/results/NAME.json and prints it. clock=cpu_s, on one core, is for a
-machine that others use, too. Nobody scores, draws samples or saves while it is measured. The peers' packages go into a venv of their own here, which sees this
-environment's torch, so that all run on the same build.
+python -m benchmarks.peers [rounds=3] [image_size=64] [batch_size=16] [name=peers] [clock=wall_s]:
+writes benchmarks/results/NAME.json and prints it. clock=cpu_s, with one core, is for a machine that
+others use, too. Nobody scores, draws samples or saves while it is measured. The peers' packages go
+into a venv of their own here, which sees this environment's torch: all run on the same build.
 """
 
 import json
