@@ -26,7 +26,8 @@ def main() -> int:
     if unknown := {*parts} - {*PARTS} | {*given} - {"rounds", "name", "quick"}:
         print(f"error: {min(unknown)} is none of {', '.join(PARTS)}, rounds=, name=, quick=")
         return 1
-    found, failed, machine, began = {}, [], measure.machine(), time.monotonic()
+    found: dict[str, measure.Record] = {}
+    failed, machine, began = list[str](), measure.machine(), time.monotonic()
     rounds = given.get("rounds", "1" if "quick" in given else "3")
     environment = os.environ | {"OMP_NUM_THREADS": str(measure.cores())}
     name = given.get("name", f"{machine['date'][:10]}_{machine['commit'][:7]}")

@@ -15,8 +15,8 @@ FEW = 16
 
 def trained(folder: Path, *words: str) -> Path:
     """Train hardly at all, by mbgan.train; return the run folder."""
-    images = "total_images=40", "eval_every=40"  # a turn of five steps of 8
-    short = ["batch_size=8", *images, "full_metrics=null", "metrics.max_images=16"]
+    images = "total_images=10", "eval_every=10"  # a turn of five steps of 2
+    short = ["batch_size=2", *images, "full_metrics=null", "metrics.max_images=16"]
     process("mbgan.train", *short, *words, f"hydra.run.dir={folder}")
     return folder
 

@@ -20,8 +20,8 @@ from mbgan.gan import GAN
 from mbgan.verbs import conf_dir
 
 # Fewer images where they are larger, so that all of it fits into minutes on a CPU.
-BATCH = {64: 32, 128: 8, 256: 4}
-PLAIN = {64: 32, 256: 4}
+BATCH = {64: 32, 128: 8, 256: 2}
+PLAIN = {64: 32, 256: 2}
 
 
 class Probe(L.Callback):
