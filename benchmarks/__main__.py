@@ -29,7 +29,8 @@ def main() -> int:
     found: dict[str, measure.Record] = {}
     failed, machine, began = list[str](), measure.machine(), time.monotonic()
     rounds = given.get("rounds", "1" if "quick" in given else "3")
-    environment = os.environ | {"OMP_NUM_THREADS": str(measure.cores())}
+    # The plain and bare loops are written for the CPU, so nothing here may see a GPU.
+    environment = os.environ | {"OMP_NUM_THREADS": str(measure.cores()), "CUDA_VISIBLE_DEVICES": ""}
     name = given.get("name", f"{machine['date'][:10]}_{machine['commit'][:7]}")
     out = measure.ROOT / "benchmarks" / "results" / f"{name}.json"
     print(f"{machine['cpu']}, {measure.cores()} cores, torch {machine['torch']}", flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.measure import Measures, Plan, process, ratios, record, run
 from benchmarks.workers import Worker, folder_of, python
 
-MANY = {64: 1600, 256: 160}  # images besides the few
+MANY = {64: 800, 256: 96}  # images besides the few
 FEW = 16
 
 

@@ -91,7 +91,7 @@ def measure(plan: Plan) -> Measures:
     yield "overhead/largest difference of weights", record("", [gap])
     whole = python("benchmarks.ours", folder_of(folder, "whole"), "run", turns, *words)
     loop = python("benchmarks.bare", folder_of(folder, "bare"), turns, *words)
-    rounds = 1 if plan.quick else 3 * plan.rounds  # short turns: many of them
+    rounds = 1 if plan.quick else 2 * plan.rounds  # short turns: many of them
     speeds, _ = alternate({"mbgan.train": Worker(whole), "bare loop": Worker(loop)}, rounds)
     for name, values in speeds.items():
         yield f"overhead/{name}", record("images/s", values)

@@ -21,7 +21,7 @@ from mbgan.verbs import conf_dir
 
 # Fewer images where they are larger, so that all of it fits into minutes on a CPU.
 BATCH = {64: 32, 128: 8, 256: 2}
-PLAIN = {64: 32, 256: 2}
+PLAIN = {64: 32, 256: 4}
 
 
 class Probe(L.Callback):

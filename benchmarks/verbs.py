@@ -3,6 +3,7 @@
 The images are parts of the drawn phantom with noise of their own, so that none is a duplicate.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def verb(name: str, title: str, n: int, *words: object) -> Measures:
 def measure(plan: Plan) -> Measures:
     """Measure each verb that needs neither people nor hours."""
     root, size = plan.scratch, 32 if plan.quick else 64
-    cache = Path("~/.cache/mbgan").expanduser()
+    cache = Path(os.environ.get("MBGAN_CACHE", "~/.cache/mbgan"))
     few, many = (40, 80) if plan.quick else (150, 600)
     for n in (few, many):
         images = draw(root / f"images{n}" / "100x" / "tissue", n, 0, cache).parents[1]
