@@ -50,10 +50,20 @@ class GridSweeper(BasicSweeper):
         return Path(self.config.hydra.sweep.dir).absolute()
 
     def parse(self, arguments: list[str]) -> list[Override]:
-        """Return what varies and what is the same, of the config and of the command line."""
+        """Return what varies and what is the same, of the config and of the command line.
+
+        Raises:
+            ValueError: if a forecast is asked for.
+        """
         assert self.hydra_context is not None, "Hydra sets it up"
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        return parser.parse_overrides([*self._parse_config(), *arguments])
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        if any(o.key_or_group == "forecast" and o.value() is not False for o in overrides):
+            raise ValueError(
+                "forecast must be false in a sweep, as runs side by side slow one another; ask for "
+                "one run, without -m or sweep=, and multiply"
+            )
+        return overrides
 
     def run_jobs(self, jobs: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """Train the jobs that are not over, and return the reason of each that failed.

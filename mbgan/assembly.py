@@ -321,5 +321,13 @@ def time_training(cfg: DictConfig, seconds: float = 15) -> Speed:
     on_gpu = parts.trainer.strategy.root_device.type == "cuda"
     cores = f"CPU, {torch.get_num_threads()} threads"
     device = torch.cuda.get_device_name() if on_gpu else cores
-    speed, steps = timer.images_per_s, timer.steps
-    return Speed(device=device, images_per_s=speed, steps_timed=steps, batch_size=cfg.batch_size)
+    return Speed(
+        device=device,
+        gpu=on_gpu,
+        images_per_s=timer.images_per_s,
+        steps_timed=timer.steps,
+        batch_size=cfg.batch_size,
+        flops_per_image=timer.flops_per_image,
+        memory_bytes=timer.memory_bytes,
+        watts=sum(timer.watts) / len(timer.watts) if timer.watts else None,
+    )

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 
 from mbgan.runs import Run
 from mbgan.sweeps import outcome, train_job
-from mbgan.verbs import INTERRUPTED, verb
+from mbgan.verbs import INTERRUPTED, discard_new_folder, verb
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ def main(cfg: DictConfig) -> float | None:
     """Train one GAN, score its best checkpoint and return its KID, which a sweep minimizes."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train_job(cfg, Run(cfg.run_dir))
+    if cfg.forecast:
+        return forecast(cfg)
     if cfg.resume is None:
         return train(cfg)
     with Run(cfg.run_dir).alone():
@@ -31,6 +34,33 @@ def train(cfg: DictConfig) -> float | None:
 
     with finished():
         return fit_and_score(cfg)
+
+
+def forecast(cfg: DictConfig) -> None:
+    """Time a few steps, say what the rest of the run costs, and leave no folder.
+
+    Raises:
+        ValueError: if nothing is left to train.
+    """
+    from mbgan import assembly
+    from mbgan.studies.cost import table
+    from mbgan.weights import read_run
+
+    hardware, seen = cfg.hardware, 0
+    if cfg.resume is not None:
+        old = Run(Path(cfg.resume).expanduser())
+        cfg = assembly.resumed(cfg, list(HydraConfig.get().overrides.task))
+        seen = 0 if old.unbegun else read_run(old, "last")[1]["images_seen"]
+    if cfg.total_images <= seen:
+        raise ValueError(
+            f"total_images must be more than the {seen} that the run has seen, got "
+            f"{cfg.total_images}; say how far it is to go on: total_images=NUMBER"
+        )
+    devices = assembly.check_devices(cfg.trainer)
+    speed = assembly.time_training(cfg)
+    left = cfg.total_images - seen
+    log.info("%s", table(speed, devices, left, cfg.total_images, hardware))
+    discard_new_folder()
 
 
 def fit_and_score(cfg: DictConfig) -> float | None:

@@ -39,8 +39,10 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("config_folder", config_folder, replace=True)
 
 
-def new_or_resumed(resume: str | None, new: str) -> str:
+def new_or_resumed(resume: str | None, forecast: bool, new: str) -> str:
     """Return the run folder: the resumed one, which must be there, or a new one.
+
+    A forecast, which keeps nothing, has a new one too.
 
     Raises:
         ValueError: if ranks that torchrun started would each name a folder of their own.
@@ -50,16 +52,16 @@ def new_or_resumed(resume: str | None, new: str) -> str:
             raise ValueError("under torchrun, hydra.run.dir=DIR must name one folder for all ranks")
         return new
     Run(Path(resume).expanduser()).require_config()
-    return str(Path(resume).expanduser())
+    return new if forecast else str(Path(resume).expanduser())
 
 
-def config_folder(resume: str | None, folder: str, now: str) -> str:
+def config_folder(resume: str | None, forecast: bool, folder: str, now: str) -> str:
     """Return where in the run folder Hydra writes what was asked for; a resume has its own.
 
     Raises:
         ValueError: if a new run would be written over an old one.
     """
-    if resume is not None:
+    if resume is not None and not forecast:
         return f".hydra/resumed_{now}"
     if Run(folder).status.exists():
         raise ValueError(
@@ -220,13 +222,11 @@ def check_numbers(name: str) -> None:
 
 
 def discard_new_folder() -> None:
-    """Remove the folder that Hydra made for a run that never began."""
+    """Remove the folder that Hydra made for a run that never began, or a forecast."""
     config = HydraConfig.get()
     folder = Path(config.runtime.output_dir)
-    # Other verbs and ranks have no folder of their own; unresolved, as it refuses old folders.
-    owns_folder = config._get_node("output_subdir")._value() is not None  # type: ignore[attr-defined]
-    resuming = any(override.startswith("resume=") for override in config.overrides.task)
-    if not owns_folder or resuming or Run(folder).status.exists():
+    # First, as output_subdir refuses old folders. Other verbs and ranks have none of their own.
+    if Run(folder).status.exists() or config.output_subdir != ".hydra":
         return
     for name in ("config", "hydra", "overrides"):
         (folder / ".hydra" / f"{name}.yaml").unlink(missing_ok=True)

@@ -115,6 +115,14 @@ def test_a_mistyped_sweep_is_refused_before_any_job(call, job, sweep, played):
     assert "Could not find 'model/wgangp'" in err.splitlines()[-1]
 
 
+def test_a_forecast_of_a_sweep_is_refused_before_any_job(call, job, sweep, played):
+    words = ["-m", *job, "seed=0,1", "forecast=true", f"hydra.sweep.dir={sweep}"]
+    code, err = call(train.main, *words)
+    assert (code, played.began) == (1, [])
+    assert "forecast must be false in a sweep" in err.splitlines()[-1]
+    assert not sweep.exists()
+
+
 def test_another_config_in_the_same_folder_is_refused(call, job, sweep):
     words = ["-m", *job, "model=dcgan", "seed=0,1", f"hydra.sweep.dir={sweep}"]
     run = Run(sweep / "seed0")

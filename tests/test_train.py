@@ -17,6 +17,7 @@ from jsonschema import validate
 from omegaconf import OmegaConf
 
 from mbgan import evaluate, export, generate, train
+from mbgan.callbacks.timing import StepTimer
 from mbgan.metrics.features import EfficientNetLite0
 from mbgan.runs import sha256_of
 from mbgan.studies import scoring
@@ -554,3 +555,38 @@ def test_a_callback_set_to_null_is_left_out(call, small, tmp_path):
     code, err = call(train.main, *small, "total_images=8", "callbacks.samples=null")
     assert code == 0, err
     assert not (tmp_path / "run/samples").exists()
+
+
+@pytest.fixture
+def one_turn(monkeypatch):
+    """A forecast times a single turn of critic and generator."""
+    monkeypatch.setattr("mbgan.assembly.StepTimer", lambda seconds: StepTimer(0))
+
+
+def test_a_forecast_says_the_cost_and_leaves_nothing(call, small, tmp_path, one_turn):
+    before = {path for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    code, err = call(train.main, *small, "total_images=1_000_000", "forecast=true")
+    assert code == 0, err
+    assert "1,000,000 of 1,000,000 images are left" in err
+    assert "65 W, assumed" in err
+    assert "H100, estimate" in err
+    assert {path for path in tmp_path.rglob("*") if "cache" not in path.parts} == before
+
+
+def test_a_forecast_of_a_run_is_of_what_is_left_and_leaves_it_as_it_is(
+    call, untrained, tmp_path, one_turn, monkeypatch
+):
+    """Its folder, log and config as well; also where it has nothing to say."""
+    monkeypatch.chdir(tmp_path)
+    run = untrained("wgan_gp")
+    checkpoint = weights(run, "best") | {"counters": {"images_seen": 600}}
+    torch.save(checkpoint, run / "checkpoints/last.ckpt")
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    code, err = call(train.main, f"resume={run}", "total_images=1000", "forecast=true")
+    assert code == 0, err
+    assert "400 of 1,000 images are left" in err
+    code, err = call(train.main, f"resume={run}", "total_images=600", "forecast=true")
+    assert code == 1
+    assert "total_images must be more than the 600 that the run has seen, got 600" in err
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())

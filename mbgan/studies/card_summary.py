@@ -24,9 +24,13 @@ class Speed(TypedDict):
     """How fast the configured run trains on one kind of device, measured."""
 
     device: str  # "NVIDIA H200"
+    gpu: bool
     images_per_s: float
     steps_timed: int  # training steps behind images_per_s
     batch_size: int
+    flops_per_image: float  # of convolutions and matrix products
+    memory_bytes: int  # at most: of a GPU, or of the process on a CPU
+    watts: float | None  # that the device draws; None where it cannot be measured
 
 
 class Forecast(TypedDict):
