@@ -1,6 +1,5 @@
 """Runs read back for a comparison: what each is, what it scored, and what is wrong with it."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mbgan.documents import read_object
 from mbgan.runs import Run
 from mbgan.studies.card_summary import natural
 from mbgan.studies.page import dotted
@@ -225,18 +225,6 @@ def read_run(folder: Path, name: str, load: LoadConfig) -> RunRecord:
     generator = str(settings.get("model.generator._target_", "unknown")).rpartition(".")[2]
     model = choices.get("model", generator)
     return RunRecord(folder, name, model, settings, choices, record, rows, scores, problems)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object.
-
-    Raises:
-        ValueError: if it holds something else.
-    """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} must hold an object, got {type(content).__name__}")
-    return content
 
 
 def read_rows(run: Run) -> list[dict[str, Any]]:
