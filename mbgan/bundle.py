@@ -112,9 +112,8 @@ def read_bundle(folder: Path) -> tuple[Generator, dict[str, Any], dict[str, Any]
         for part in key.split("."):
             value = value[part]
         if not isinstance(value, kind):
-            raise ValueError(
-                f"{folder / CONFIG} has another kind of {key} than mbgan.export writes"
-            )
+            got = type(value).__name__
+            raise ValueError(f"{folder / CONFIG} is not what mbgan.export writes: {key} is {got}")
     conditions = config["conditions"]
     if not all(isinstance(name, str) for name in conditions):
         raise ValueError(f"{folder / CONFIG} must name conditions, got {conditions}")

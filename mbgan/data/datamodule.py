@@ -266,8 +266,9 @@ class PreparedDataModule(MagnificationDataModule):
         files = self.with_class(manifest.image_files(rows, self.root))
         try:
             (prepared, _), _ = size_and_format(files[0].path)
-        except UnreadableImage:
-            prepared = self.image_size  # `load_images` says which, and why
+        except UnreadableImage as error:
+            path = files[0].path
+            raise ValueError(f"{path} is damaged ({error}); run mbgan.prepare again") from None
         if self.image_size > prepared:
             raise ValueError(
                 f"image_size must be at most {prepared}, the size of the images in {self.root}, "
