@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mbgan import networks
-from mbgan.documents import read_object
+from mbgan.documents import check_kinds, read_object
 from mbgan.networks import Generator
 from mbgan.production import Order, produce
 from mbgan.runs import sha256_of
@@ -26,6 +26,7 @@ KEYS = {  # of config.json, with their kinds
     "architecture": str,
     "settings": dict,
     "conditions": list,
+    "conditions.*": str,
     "jpeg_quality": int | None,
     "origin.checkpoint_sha256": str,
 }
@@ -106,17 +107,9 @@ def read_bundle(folder: Path) -> tuple[Generator, dict[str, Any], dict[str, Any]
     from safetensors.torch import load_file
 
     digest = check_sums(folder)
-    config = read_object(folder / CONFIG, *KEYS)
-    for key, kind in KEYS.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value[part]
-        if not isinstance(value, kind):
-            got = type(value).__name__
-            raise ValueError(f"{folder / CONFIG} is not what mbgan.export writes: {key} is {got}")
+    config = read_object(folder / CONFIG, *(key for key in KEYS if "*" not in key))
+    check_kinds(config, KEYS, folder / CONFIG)
     conditions = config["conditions"]
-    if not all(isinstance(name, str) for name in conditions):
-        raise ValueError(f"{folder / CONFIG} must name conditions, got {conditions}")
     if config["version"] != VERSION:
         raise ValueError(
             f"{folder} must be a bundle of version {VERSION}, got {config['version']}; update mbgan"

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,31 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
                 raise ValueError(f"{path} must have {key}, got none; it is damaged")
             found = found[part]
     return content
+
+
+def check_kinds(content: Any, kinds: Mapping[str, Any], where: object) -> None:
+    """Refuse a file whose parts are of another kind than what reads them takes; any may be missing.
+
+    Args:
+        content: of the file.
+        kinds: of the parts by name; "data.sha256" is one in another, "runs.*" is each in another.
+        where: the file, for the error.
+
+    Raises:
+        ValueError: if one is.
+    """
+    for name, kind in kinds.items():
+        parts = [content]
+        for key in name.split("."):
+            inside = [part for part in parts if isinstance(part, dict | list)]
+            if key == "*":
+                parts = [x for part in inside for x in _inside(part)]
+            else:
+                parts = [x[key] for x in inside if isinstance(x, dict) and key in x]
+        for part in parts:
+            if not isinstance(part, kind):
+                wanted = getattr(kind, "__name__", kind)
+                raise ValueError(f"{where} must have {wanted} as {name}, got {part!r:.60}")
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

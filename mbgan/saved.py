@@ -70,6 +70,9 @@ def read_settings(path: Path) -> DictConfig:
         raise ValueError(f"{path} is no config ({' '.join(str(error).split())})") from None
     if not isinstance(cfg, DictConfig):
         raise ValueError(f"{path} must hold settings, got a list")
+    for place, value in _leaves(OmegaConf.to_container(cfg, resolve=False)):
+        if not isinstance(value, str | int | float | None):  # such as bytes
+            raise ValueError(f"{path} must hold text and numbers, got {value!r:.60} at {place[-1]}")
     return cfg
 
 

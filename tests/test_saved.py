@@ -80,7 +80,7 @@ def test_what_the_user_trusts_by_name_is_built(saved, monkeypatch):
             saved(f"\nzz: {{_target_: {name}}}\n")
 
 
-@pytest.mark.parametrize("architecture", ["null", "${augment.none}", "[x]"])
+@pytest.mark.parametrize("architecture", ["null", "'${augment.none}'", "[x]"])
 def test_torchscript_of_a_saved_config_is_a_program(saved, architecture):
     local = "{_target_: mbgan.metrics.encoders.Local, weights: x.pt, architecture: %s}"
     with pytest.raises(ValueError, match="a TorchScript file is a program"):
@@ -103,7 +103,7 @@ def test_torchscript_of_a_saved_config_is_a_program(saved, architecture):
         ("{a: {save_dir: ../..}}", r"must have zz\.a\.save_dir=\$\{run_dir\}"),
         ("&a [*a]", r"must have no YAML aliases, got \*a"),
         ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
-        ("{b: ${zz.b}}", "refers to its own settings in circles"),
+        ("{b: '${zz.b}'}", "refers to its own settings in circles"),
         ("${zz.b.c}", "refers to its own settings in circles"),
         ("${.zz}", "refers to its own settings in circles"),
         ("[" * 70 + "]" * 70, "must be nested at most 60 deep"),
@@ -135,15 +135,12 @@ def test_a_config_without_a_part_is_named(saved, base, missing):
 def test_what_a_user_has_computed_is_saved_as_its_value(composed, monkeypatch, tmp_path):
     """Or the run could not be read back; what conf/ looks up is looked up again elsewhere."""
     monkeypatch.setenv("SCRATCH", "/scratch/me")
-    kept = portable(composed("cache_dir=${oc.env:SCRATCH}/mbgan", "model.n_critic=${oc.decode:3}"))
+    kept = portable(composed("cache_dir=${oc.env:SCRATCH}/mbgan"))
     path = tmp_path / "config.yaml"
     path.write_text(OmegaConf.to_yaml(kept))
     monkeypatch.delenv("SCRATCH")
     cfg = read_config(path)
-    assert (cfg.cache_dir, cfg.data.cache_dir, cfg.model.n_critic) == (
-        *["/scratch/me/mbgan"] * 2,
-        3,
-    )
+    assert cfg.cache_dir == cfg.data.cache_dir == "/scratch/me/mbgan"
     path.write_text(OmegaConf.to_yaml(portable(composed())))
     monkeypatch.setenv("MBGAN_CACHE", "/elsewhere")
     assert read_config(path).data.cache_dir == "/elsewhere"
