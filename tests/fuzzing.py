@@ -12,6 +12,7 @@ import json
 import logging
 import random
 import sys
+import tarfile
 import tempfile
 import traceback
 import zipfile
@@ -341,8 +342,6 @@ def _generated(folder: Path) -> dict[str, Reader]:
 
 
 def _shard(folder: Path) -> dict[str, Reader]:
-    import tarfile
-
     folder.mkdir()
     with tarfile.open(folder / "shard.tar", "w") as tar:
         for i in range(3):
