@@ -1,6 +1,7 @@
 """JSON, YAML and tensors that anybody may have written: read as data, or refused in one line."""
 
 import json
+import stat
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -141,7 +142,10 @@ def reason(error: BaseException) -> str:
 
 
 def _text(path: Path, most: int) -> str:
-    if (size := path.stat().st_size) > most:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe, or a device: they may never end
+        raise ValueError(f"{path} must be a file")
+    if (size := status.st_size) > most:
         raise ValueError(f"{path} must have at most {most} bytes, got {size}")
     try:
         return path.read_text(encoding="utf-8")

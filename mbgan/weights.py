@@ -29,6 +29,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         values = part.values() if isinstance(part, dict) else part or ()
         if not isinstance(part, kind) or not all(isinstance(value, inside) for value in values):
             raise ValueError(f"{path} must be a checkpoint of mbgan.train, got no {name} in it")
+    if "images_seen" not in content["counters"]:
+        raise ValueError(f"{path} must say how many images its critic saw")
     if not isinstance(content.setdefault("critic_extractor", None), str | None):
         raise ValueError(f"{path} must name the critic's extractor, or none")
     return dict(content)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import stat
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -55,10 +56,7 @@ def read_image(source: Path | bytes) -> Decoded:
         UnreadableImage: if there is no image in the file, whatever is wrong with it.
     """
     try:
-        size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        if size > MAX_BYTES:
-            raise UnreadableImage(f"more than {MAX_BYTES} bytes")
-        content = source if isinstance(source, bytes) else source.read_bytes()
+        content = source if isinstance(source, bytes) else _content(source)
         if not content:
             raise UnreadableImage("an empty file")
         with _opened(BytesIO(content)) as file:
@@ -89,6 +87,15 @@ def decode(path: Path, image_size: int) -> tuple[NDArray[np.uint8], str]:
     image = read_image(path)
     pixels = np.asarray(resize(image.rgb, image_size))
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), image.sha256
+
+
+def _content(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe, or a device: they may never end
+        raise UnreadableImage("not a file")
+    if status.st_size > MAX_BYTES:
+        raise UnreadableImage(f"more than {MAX_BYTES} bytes")
+    return path.read_bytes()
 
 
 def _opened(source: Path | BytesIO) -> Image.Image:

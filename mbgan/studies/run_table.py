@@ -144,6 +144,7 @@ class RunRecord:
     def sample(self) -> Path | None:
         """Return its last grid of samples."""
         grids = sorted(self.folder.glob("samples/[0-9]*.png"))
+        grids = [path for path in grids if path.stem.isdecimal() and path.is_file()]
         return grids[-1] if grids else None
 
     def entry(self, score: str) -> dict[str, Any] | None:
