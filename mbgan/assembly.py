@@ -1,6 +1,5 @@
 """Configs become objects, and run folders become generators."""
 
-import json
 import logging
 import re
 import warnings
@@ -22,14 +21,16 @@ from mbgan.callbacks.provenance import Provenance
 from mbgan.callbacks.timing import StepTimer
 from mbgan.data.datamodule import MagnificationDataModule
 from mbgan.devices import can_compile, check_devices, pick_accelerator, pick_precision
+from mbgan.documents import read_object
 from mbgan.gan import GAN
 from mbgan.metrics.suite import Suite
 from mbgan.networks import Generator
 from mbgan.runs import Run, rank, write_text
+from mbgan.saved import build, portable, read_config
 from mbgan.studies import score_sheet
 from mbgan.studies.card_summary import Speed
 from mbgan.studies.scoring import score_generator
-from mbgan.weights import begin_with, read_run
+from mbgan.weights import begin_with, fill, part_of, read_run
 
 log = logging.getLogger(__name__)
 
@@ -180,8 +181,7 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     run.require_config()
     if not run.unbegun:
         run.require(checkpoint="last")
-    saved = OmegaConf.load(run.config)
-    assert isinstance(saved, DictConfig), f"{run.config} was written by Hydra"
+    saved = read_config(run.config)
     for override in overrides:
         key = override.split("=", 1)[0]
         if key == "experiment" or key[0] in "+~" or "@" in key or "/" in key:
@@ -224,7 +224,7 @@ def record_config(parts: Parts, cfg: DictConfig, run: Run) -> None:
 
     def record(trainer: L.Trainer, gan: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            write_text(run.config, OmegaConf.to_yaml(cfg))
+            write_text(run.config, OmegaConf.to_yaml(portable(cfg)))
         for logger in trainer.loggers:
             logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)))
 
@@ -242,12 +242,10 @@ def load_generator(run: Run, checkpoint: str) -> tuple[Generator, dict[str, Any]
         FileNotFoundError: if there is no such checkpoint.
     """
     content, origin = read_run(run, checkpoint)
-    generator: Generator = instantiate(OmegaConf.load(run.config).model.generator)
+    generator = build(read_config(run.config).model.generator, Generator)
     if content["conditions"]:
         generator.condition_on(content["conditions"], seed=0)  # its weights follow
-    prefix = "generator_ema."
-    weights = content["state_dict"].items()
-    generator.load_state_dict({k[len(prefix) :]: v for k, v in weights if k.startswith(prefix)})
+    fill(generator, part_of(content, "generator_ema"), run.checkpoint(checkpoint))
     return generator.eval(), origin
 
 
@@ -257,8 +255,8 @@ def load_data(run: Run) -> MagnificationDataModule:
     Raises:
         ValueError: if the images are not the same any more.
     """
-    config = OmegaConf.load(run.config)
-    datamodule: MagnificationDataModule = instantiate(config.data, _convert_="all")
+    config = read_config(run.config)
+    datamodule = build(config.data, MagnificationDataModule, _convert_="all")
     datamodule.setup()
     check_same_data(run, datamodule)
     return datamodule
@@ -270,7 +268,8 @@ def check_same_data(run: Run, datamodule: MagnificationDataModule) -> None:
     Raises:
         ValueError: if an image was added, removed or changed since.
     """
-    then = json.loads(run.status.read_text())["data"]
+    known = ("data.sha256", "data.n_train", "data.n_held_out")
+    then = read_object(run.status, *known)["data"]
     if then["sha256"] != datamodule.sha256:
         now = len(datamodule.train) + len(datamodule.held_out)
         raise ValueError(

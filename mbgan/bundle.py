@@ -6,7 +6,6 @@ tensors, and the config names an architecture of this package.
 
 import importlib
 import inspect
-import json
 import logging
 import pkgutil
 import sys
@@ -14,11 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from mbgan import networks
+from mbgan.documents import check_kinds, read_object
 from mbgan.networks import Generator
 from mbgan.production import Order, produce
 from mbgan.runs import sha256_of
 
 VERSION = 1
+MAX_SUMS = 100_000  # bytes; ours have 500
+MAX_SETTING = 4096  # of an architecture: the widest of ours has 512
+KEYS = {  # of config.json, with their kinds
+    "version": int,
+    "architecture": str,
+    "settings": dict,
+    "conditions": list,
+    "conditions.*": str,
+    "jpeg_quality": int | None,
+    "origin.checkpoint_sha256": str,
+}
 WEIGHTS, CONFIG, SUMS = "generator.safetensors", "config.json", "SHA256SUMS"
 
 
@@ -34,11 +45,17 @@ def check_sums(folder: Path) -> str:
         raise FileNotFoundError(
             f"bundle must be a folder that mbgan.export made (with {SUMS}), got {folder}"
         )
-    lines = [line.split("  ", 1) for line in sums.read_text().splitlines()]
+    if sums.stat().st_size > MAX_SUMS:
+        raise ValueError(f"{sums} must have at most {MAX_SUMS} bytes; get the bundle again")
+    lines = [line.split("  ", 1) for line in sums.read_text("utf-8", "replace").splitlines()]
     if any(len(line) != 2 for line in lines):
         raise ValueError(f"{sums} has a line that is no hash and name; get the bundle again")
     listed = {name: digest for digest, name in lines}
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()}
+    inside = list(folder.rglob("*"))
+    for path in inside:  # a link leads out of the folder, and a pipe never ends
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{folder} must hold plain files only, got {path.name}; take it out")
+    there = {p.relative_to(folder).as_posix() for p in inside if not p.is_dir()}
     if strange := sorted(there - set(listed) - {SUMS}):
         raise ValueError(f"{folder} holds {strange[0]}, which is not in {SUMS}; take it out")
     for name in (WEIGHTS, CONFIG):
@@ -67,9 +84,15 @@ def architecture(name: str, settings: dict[str, Any]) -> Generator:
     if not (isinstance(make, type) and issubclass(make, Generator)):
         raise ValueError(f"the architecture must be a generator, got {name}")
     strange = sorted(set(settings) - set(inspect.signature(make).parameters))
-    if strange or not all(type(value) in (int, float) for value in settings.values()):
-        raise ValueError(f"settings of {name} must be its own, and numbers, got {settings}")
-    generator: Generator = make(**settings)
+    numbers = all(type(x) in (int, float) and 0 <= x <= MAX_SETTING for x in settings.values())
+    if strange or not numbers:
+        raise ValueError(
+            f"settings of {name} must be its own, and numbers up to {MAX_SETTING}, got {settings}"
+        )
+    try:
+        generator: Generator = make(**settings)
+    except (TypeError, RuntimeError, MemoryError) as error:
+        raise ValueError(f"settings of {name} must fit together, got {settings}: {error}") from None
     return generator
 
 
@@ -84,19 +107,14 @@ def read_bundle(folder: Path) -> tuple[Generator, dict[str, Any], dict[str, Any]
     from safetensors.torch import load_file
 
     digest = check_sums(folder)
-    try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
-        version, name = config["version"], config["architecture"]
-        settings, conditions = dict(config["settings"]), list(config["conditions"])
-        origin = {**config["origin"], "bundle_sha256": digest}
-        _ = origin["checkpoint_sha256"]
-    except (UnicodeDecodeError, json.JSONDecodeError, LookupError, TypeError) as error:
-        raise ValueError(f"{folder / CONFIG} is not what mbgan.export writes: {error!r}") from None
-    if version != VERSION:
+    config = read_object(folder / CONFIG, *(key for key in KEYS if "*" not in key))
+    check_kinds(config, KEYS, folder / CONFIG)
+    conditions = config["conditions"]
+    if config["version"] != VERSION:
         raise ValueError(
-            f"{folder} must be a bundle of version {VERSION}, got {version}; update mbgan"
+            f"{folder} must be a bundle of version {VERSION}, got {config['version']}; update mbgan"
         )
-    generator = architecture(name, settings)
+    generator = architecture(config["architecture"], config["settings"])
     if conditions:
         generator.condition_on(conditions, seed=0)  # its weights follow
     try:
@@ -104,7 +122,7 @@ def read_bundle(folder: Path) -> tuple[Generator, dict[str, Any], dict[str, Any]
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{folder / WEIGHTS} must hold the generator, got: {reason}") from None
-    return generator.eval(), origin, config
+    return generator.eval(), {**config["origin"], "bundle_sha256": digest}, config
 
 
 def main() -> None:

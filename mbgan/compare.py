@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from mbgan.saved import read_settings
 from mbgan.verbs import verb
 
 log = logging.getLogger(__name__)
@@ -38,16 +39,8 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if it is no config.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path}")
-    import yaml
-
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} must hold settings, got {type(content).__name__}")
+    content = OmegaConf.to_container(read_settings(path), resolve=False)
+    assert isinstance(content, dict), "settings have names"
     return {str(key): value for key, value in content.items()}
 
 

@@ -17,9 +17,9 @@ def main(cfg: DictConfig) -> None:
     import io
 
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
 
     from mbgan import watermark
+    from mbgan.data.decode import UnreadableImage, read_image
     from mbgan.labels import image_files
     from mbgan.runs import write_text
 
@@ -29,8 +29,8 @@ def main(cfg: DictConfig) -> None:
     marked = total = 0
     for name, file in image_files(Path(cfg.images).expanduser()):
         try:
-            pixels = np.asarray(Image.open(file).convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
+            pixels = np.asarray(read_image(file).rgb)
+        except UnreadableImage as error:
             log.warning("%s is left out: %s", name, error)
             continue
         strength = watermark.strength(pixels, cfg.watermark)

@@ -18,6 +18,7 @@ def main(cfg: DictConfig) -> None:
 
     from mbgan.assembly import load_data, quiet_libraries, score
     from mbgan.runs import Run, write_text
+    from mbgan.saved import read_config
     from mbgan.studies import score_sheet
     from mbgan.studies.scoring import score_folders
 
@@ -48,7 +49,7 @@ def main(cfg: DictConfig) -> None:
         run.require(checkpoint=name)
     if "extractor" not in cfg:
         with open_dict(cfg):
-            cfg.extractor = OmegaConf.load(run.config).extractor
+            cfg.extractor = read_config(run.config).extractor
     suite, datamodule = instantiate(cfg.metrics), load_data(run)
     for name in names:
         result = score(run, name, suite, datamodule, cfg.seed)

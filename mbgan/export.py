@@ -1,12 +1,12 @@
 """Make a bundle to hand on: python -m mbgan.export run=RUN out=BUNDLE."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mbgan.documents import read_object
 from mbgan.verbs import verb
 
 log = logging.getLogger(__name__)
@@ -18,13 +18,14 @@ def main(cfg: DictConfig) -> None:
     from mbgan.assembly import load_data, load_generator, quiet_libraries
     from mbgan.labels import jpeg_quality
     from mbgan.runs import Run, sha256_of
+    from mbgan.saved import read_config
     from mbgan.studies.release import Facts, write_bundle
 
     quiet_libraries()
     run, out = Run(Path(cfg.run).expanduser()), Path(cfg.out).expanduser()
     generator, origin = load_generator(run, cfg.checkpoint)
     data = load_data(run)
-    trained = OmegaConf.load(run.config)
+    trained = read_config(run.config)
     settings = OmegaConf.to_container(trained.model.generator, resolve=True)
     assert isinstance(settings, dict)
     there = data.root / "card.json"
@@ -32,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     card = read_result("data_card", card_path, "card.json", "mbgan.prepare", "data_sha256")
     license_name = cfg.license or (card or {}).get("license")
     scores, privacy = run.scores(cfg.checkpoint), run.scored(cfg.checkpoint) / "privacy.json"
-    attack = json.loads(privacy.read_text()) if privacy.is_file() else None
+    attack = read_object(privacy, "checkpoint_sha256") if privacy.is_file() else None
     if attack and attack["checkpoint_sha256"] != origin["checkpoint_sha256"]:
         attack = None  # of other weights
     patients = {f.patient for f in (*data.train_files, *data.held_out_files, *data.test_files)}
@@ -40,8 +41,8 @@ def main(cfg: DictConfig) -> None:
         origin=origin,
         architecture=str(settings.pop("_target_")),
         settings={str(key): value for key, value in settings.items()},
-        scores=json.loads(scores.read_text()) if scores.is_file() else None,
-        status=json.loads(run.status.read_text()),
+        scores=read_object(scores) if scores.is_file() else None,
+        status=read_object(run.status),
         card=card,
         card_sha256=sha256_of(in_folder(card_path, "card.json")) if card_path else None,
         license=license_name,
@@ -74,12 +75,11 @@ def read_result(
     if path is None:
         return None
     try:
-        content = json.loads(in_folder(path, name).read_text())
+        return read_object(in_folder(path, name), part)
     except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict) or part not in content:
-        raise ValueError(f"{key} must be {name} of {verb_name}, or its folder, got {path}")
-    return content
+        raise ValueError(
+            f"{key} must be {name} of {verb_name}, or its folder, got {path}"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ log = logging.getLogger(__name__)
 @verb("generate")
 def main(cfg: DictConfig) -> None:
     """Write n images and manifest.jsonl, a line an image that says where it came from."""
-    from hydra.utils import instantiate
-
     from mbgan.assembly import load_data, load_generator, quiet_libraries
     from mbgan.bundle import generate_from
     from mbgan.labels import jpeg_quality
+    from mbgan.metrics.features import Extractor
     from mbgan.production import Order, produce
     from mbgan.runs import Run
+    from mbgan.saved import build, read_config
     from mbgan.studies.audit import Audit
 
     quiet_libraries()
@@ -55,7 +55,7 @@ def main(cfg: DictConfig) -> None:
     judge = None
     if audited:
         assert data is not None
-        extractor = instantiate(OmegaConf.load(run.config).extractor)
+        extractor = build(read_config(run.config).extractor, Extractor)
         judge = Audit(extractor, data, cfg.reject.copies, cfg.reject.min_density)
     out = Path(cfg.out).expanduser() if cfg.out is not None else run.folder / "generated"
     counts = produce(generator, order, out, cfg.devices, judge)

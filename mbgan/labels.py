@@ -75,11 +75,12 @@ def jpeg_quality(paths: Iterable[Path]) -> int | None:
     return round(median(found)) if found else None
 
 
-def image_files(path: Path) -> Iterator[tuple[str, Path | io.BytesIO]]:
+def image_files(path: Path) -> Iterator[tuple[str, Path | bytes]]:
     """Yield the names and contents of images: a file, all in a folder, or those in shards (.tar).
 
     Raises:
         FileNotFoundError: if there is nothing.
+        ValueError: if a shard is damaged.
     """
     if not path.exists():
         raise FileNotFoundError(f"images must be a file or a folder, got {path}")
@@ -88,10 +89,20 @@ def image_files(path: Path) -> Iterator[tuple[str, Path | io.BytesIO]]:
         if file.name.startswith("."):
             continue
         if file.suffix == ".tar":
-            with tarfile.open(file) as tar:
-                for member in tar:
-                    content = tar.extractfile(member)
-                    if Path(member.name).suffix.lower() in SUFFIXES and content is not None:
-                        yield f"{file.name}/{member.name}", io.BytesIO(content.read())
+            try:
+                yield from _in_shard(file)
+            except (tarfile.TarError, EOFError) as error:
+                raise ValueError(f"{file} must be a tar file, got: {error}") from None
         elif file.suffix.lower() in SUFFIXES:
             yield (str(file.relative_to(path)) if path.is_dir() else file.name), file
+
+
+def _in_shard(file: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield what is in a tar file; nothing is unpacked, so that no name leads anywhere."""
+    with tarfile.open(file, "r:") as tar:
+        for member in tar:
+            image = member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
+            if image and member.size <= file.stat().st_size:  # sparse ones may claim any
+                content = tar.extractfile(member)
+                assert content is not None, "it is a file"
+                yield f"{file.name}/{member.name}", content.read()

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mbgan.verbs import verb
 
@@ -16,27 +16,28 @@ def main(cfg: DictConfig) -> None:
     """Write privacy.json: how well training images are told from held-out ones."""
     import numpy as np
     import torch
-    from hydra.utils import instantiate
 
     from mbgan.assembly import load_data, load_generator, quiet_libraries
     from mbgan.data.folder import patients_of
     from mbgan.images import from_uint8
     from mbgan.latents import fixed_latents
+    from mbgan.metrics.features import Extractor
     from mbgan.metrics.membership import auroc, closeness, interval
     from mbgan.metrics.memorization import poses
-    from mbgan.networks import generate
+    from mbgan.networks import Critic, generate
     from mbgan.runs import Run
+    from mbgan.saved import build, read_config
     from mbgan.studies.feature_cache import extract_once
-    from mbgan.weights import read_run
+    from mbgan.weights import fill, part_of, read_run
 
     if not isinstance(cfg.n, int) or cfg.n < 2:
         raise ValueError(f"n must be a number, at least 2, got {cfg.n}")
     quiet_libraries()
     run = Run(Path(cfg.run).expanduser())
     generator, origin = load_generator(run, cfg.checkpoint)
-    data, config = load_data(run), OmegaConf.load(run.config)
+    data, config = load_data(run), read_config(run.config)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    extractor = instantiate(config.extractor).to(device)
+    extractor = build(config.extractor, Extractor).to(device)
     generator.to(device)
     # Val images only where test has none of its own: they picked the checkpoint, test did not.
     rows, files = (data.train, data.test), (data.train_files, data.test_files)
@@ -64,12 +65,12 @@ def main(cfg: DictConfig) -> None:
     suspicions = {"images alone (distance)": near}
 
     content, _ = read_run(run, cfg.checkpoint)
-    weights = {k[7:]: v for k, v in content["state_dict"].items() if k.startswith("critic.")}
+    weights = part_of(content, "critic")
     if weights:
-        critic = instantiate(config.model.critic)
+        critic = build(config.model.critic, Critic)
         if content["conditions"]:
             critic.condition_on(len(content["conditions"]), seed=0)  # its weights follow
-        critic.load_state_dict(weights)
+        fill(critic, weights, run.checkpoint(cfg.checkpoint))
         critic.eval()
         scores = []
         for side, x in zip(rows, images, strict=True):

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch import multiprocessing as mp
 
 from mbgan import watermark
+from mbgan.documents import parse_json, read_object
 from mbgan.labels import FORMATS, SUFFIX, encode
 from mbgan.latents import fixed_latents
 from mbgan.networks import Generator, generate
@@ -273,9 +274,9 @@ def _check_folder(out: Path, settings: dict[str, Any]) -> None:
     known = out / "settings.json"
     if known.is_file():
         try:
-            then = json.loads(known.read_text())
-        except json.JSONDecodeError as error:
-            raise FileExistsError(f"{known} is damaged ({error}); set out=DIR") from None
+            then = read_object(known)
+        except ValueError as error:
+            raise FileExistsError(f"{error}; set out=DIR") from None
         keys = sorted(settings.keys() | then.keys())
         changed = [k for k in keys if settings.get(k) != then.get(k)]
         if changed:
@@ -301,7 +302,10 @@ def _rows(manifest: Path) -> Iterator[tuple[int, str | None]]:
                 break
             whole += len(line)
             try:
-                row = json.loads(line)
-                yield row["index"], row.get("rejected")
-            except (json.JSONDecodeError, KeyError, TypeError):
+                row = parse_json(line, str(manifest))
+                index, rejected = row["index"], row.get("rejected")
+                if not isinstance(index, int) or index < 0 or not isinstance(rejected, str | None):
+                    raise TypeError
+            except (ValueError, LookupError, TypeError, AttributeError):
                 raise ValueError(f"{manifest} has a line that is no row: {line!r}") from None
+            yield index, rejected

@@ -17,6 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from mbgan.documents import parse_json, plain_yaml, read_object
+
 log = logging.getLogger(__name__)
 
 
@@ -86,12 +88,13 @@ class Run:
 
         path = self.config.with_name("hydra.yaml")
         try:
-            saved = yaml.safe_load(path.read_text()) if path.is_file() else {}
+            saved = yaml.safe_load(plain_yaml(path)) if path.is_file() else {}
             return {key: str(value) for key, value in saved["hydra"]["runtime"]["choices"].items()}
         except KeyError:
             return {}
         except (yaml.YAMLError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not what Hydra writes: {error}") from None
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} is not what Hydra writes: {reason}") from None
 
     @property
     def unbegun(self) -> bool:
@@ -147,13 +150,17 @@ class Run:
     def read_metrics(self) -> list[dict[str, Any]]:
         """Return the evaluations so far, oldest first; a torn last line is left out."""
         rows = []
-        lines = self.metrics.read_text().splitlines() if self.metrics.is_file() else []
+        lines = self.metrics.read_bytes().splitlines() if self.metrics.is_file() else []
         for i, line in enumerate(lines):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = parse_json(line, f"{self.metrics} line {i + 1}")
+            except ValueError:
                 if i + 1 < len(lines):
-                    raise ValueError(f"{self.metrics} line {i + 1} is not JSON: {line!r}") from None
+                    raise
+                break
+            if not isinstance(row, dict) or not isinstance(row.get("images_seen"), int):
+                raise ValueError(f"{self.metrics} line {i + 1} must be a row with images_seen")
+            rows.append(row)
         return rows
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
@@ -172,5 +179,5 @@ class Run:
 
     def record_failure(self, reason: str) -> None:
         """Write into run.json that this run failed, and why."""
-        record = json.loads(self.status.read_text()) if self.status.is_file() else {}
+        record = read_object(self.status) if self.status.is_file() else {}
         self.write_json(self.status, record | {"status": "failed", "error": reason})

@@ -1,7 +1,6 @@
 """Jobs of a sweep: where each lies, how it is trained, and what became of it."""
 
 import ctypes
-import json
 import logging
 import os
 import re
@@ -23,7 +22,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from mbgan.documents import read_object
 from mbgan.runs import Run, write_text
+from mbgan.saved import TRUST, portable, read_settings, targets
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def check_same_config(run: Run, cfg: DictConfig) -> None:
     """
     if not _asked(run).is_file() or not run.checkpoint("last").is_file():
         return
-    then, now = (_settings(c) for c in (OmegaConf.load(_asked(run)), cfg))
+    then, now = (_settings(c) for c in (read_settings(_asked(run)), cfg))
     for key in sorted(then.keys() & now.keys()):  # an update may have brought new ones
         if then[key] != now[key]:
             raise ValueError(
@@ -179,12 +180,15 @@ def outcome(run: Run) -> dict[str, Any]:
 
     A job is over when it was scored, or pruned: those have an `objective` (None when pruned).
     """
-    record = json.loads(run.status.read_text()) if run.status.is_file() else {}
+    record = read_object(run.status) if run.status.is_file() else {}
     if record.get("pruned"):
         record["objective"] = None
     elif record.get("status") == "done" and run.scores().is_file():
-        scores = json.loads(run.scores().read_text())
-        record["objective"] = scores["scores"][f"kid/{scores['extractor']}"]["value"]
+        scores = read_object(run.scores(), "scores", "extractor")
+        try:
+            record["objective"] = scores["scores"][f"kid/{scores['extractor']}"]["value"]
+        except (LookupError, TypeError):
+            raise ValueError(f"{run.scores()} must have a KID, got none; it is damaged") from None
     return record
 
 
@@ -205,14 +209,16 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
     """
     check_same_config(run, cfg)
     if not run.checkpoint("last").is_file():
-        for path in (run.config, _asked(run)):  # the first becomes what the run made of it
-            write_text(path, OmegaConf.to_yaml(cfg))
+        write_text(_asked(run), OmegaConf.to_yaml(cfg))
+        write_text(run.config, OmegaConf.to_yaml(portable(cfg)))  # until the run writes its own
         hydra = OmegaConf.create({"hydra": HydraConfig.get()})  # as of a run alone: what was chosen
         write_text(run.config.with_name("hydra.yaml"), OmegaConf.to_yaml(hydra))
     if not on_terminal():
         log.info("%s: training", run.folder)
     words = ["-m", "mbgan.train", f"resume={quoted(run.folder)}", "hydra.output_subdir=null"]
-    environment, devices = dict(os.environ), cfg.trainer.devices
+    # What the user asked for is trusted, though it comes to the job in a saved config.
+    environment = os.environ | {TRUST: ",".join([os.environ.get(TRUST, ""), *targets(cfg)])}
+    devices = cfg.trainer.devices
     if devices * cfg.trainer.num_nodes > 1:
         where = rendezvous(cfg.trainer.num_nodes)
         words = ["-m", "torch.distributed.run", *where, f"--nproc-per-node={devices}", *words]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from mbgan.documents import check_kinds, read_object
 from mbgan.runs import Run, write_text
 from mbgan.sweeps import outcome, train_job
 from mbgan.verbs import verb
@@ -68,7 +69,7 @@ def main(cfg: DictConfig) -> None:
                 generator, origin = generator_of_fold(cfg, images, fold, path.parent)
                 result = measure_fold(built, images, fold, arms, seen, generator)
                 write_text(path, json.dumps(result | {"generator": origin}, indent=1) + "\n")
-            results.append(json.loads(path.read_text()))
+            results.append(read_object(path, "fold", "rows"))
         summary = report.write(results, settings, images, out)
     log.info("%s", report.table(summary))
     log.info("utility.html, utility.csv, utility.json and figures/ in %s", out)
@@ -88,7 +89,7 @@ def check_same_study(out: Path, settings: dict[str, Any], sha256: str) -> None:
     if not path.is_file():
         write_text(path, json.dumps(now, indent=1) + "\n")
         return
-    then = json.loads(path.read_text())
+    then = read_object(path)
     for key in sorted(now.keys() | then.keys()):
         if now.get(key) != then.get(key):
             raise ValueError(
@@ -156,20 +157,30 @@ def training(
     return made
 
 
-def seen_by(run: Run) -> list["ImageFile"]:
+def seen_by(run: Run, after: tuple[Path, ...] = ()) -> list["ImageFile"]:
     """Return all images that a run's generator, or the run it began with, learned from.
 
     Those that picked its best checkpoint are among them.
 
+    Args:
+        run: whose generator it is.
+        after: the runs that began with it.
+
     Raises:
-        ValueError: if they are not there as they were: nobody could say what it saw.
+        ValueError: if they are not there as they were, or runs began with each other: nobody could
+            say what it saw.
     """
     from mbgan.assembly import load_data
 
     data = load_data(run)
     seen = [*data.train_files, *data.held_out_files]
-    before = json.loads(run.status.read_text()).get("init_from")
-    return seen + (seen_by(Run(before["run"])) if before else [])
+    record = read_object(run.status)
+    check_kinds(record, {"init_from": dict | None}, run.status)
+    if not (before := record.get("init_from")):
+        return seen
+    if run.folder in after or not isinstance(before.get("run"), str):
+        raise ValueError(f"{run.status} must name the run that it began with, got {before}")
+    return seen + seen_by(Run(before["run"]), (*after, run.folder))
 
 
 def load_given(

@@ -1,16 +1,19 @@
 """The weights of a run: read back, compared, and handed to another run."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from mbgan.documents import read_torch, reason
 from mbgan.runs import Run, sha256_of
 
+PARTS = (  # of a checkpoint, with what they are and hold
+    ("state_dict", dict, Tensor),
+    ("counters", dict, int),
+    ("conditions", list, str),
+)
 OF_CONDITIONS = ("critic.projection.", "generator_ema.embedding.")
 
 
@@ -20,12 +23,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the file is damaged, or would run code.
     """
+    content = read_torch(path, f"{path} must be a checkpoint of mbgan.train, got")
+    for name, kind, inside in PARTS:
+        part = content.get(name) if isinstance(content, dict) else None
+        values = part.values() if isinstance(part, dict) else part or ()
+        if not isinstance(part, kind) or not all(isinstance(value, inside) for value in values):
+            raise ValueError(f"{path} must be a checkpoint of mbgan.train, got no {name} in it")
+    if "images_seen" not in content["counters"]:
+        raise ValueError(f"{path} must say how many images its critic saw")
+    if not isinstance(content.setdefault("critic_extractor", None), str | None):
+        raise ValueError(f"{path} must name the critic's extractor, or none")
+    return dict(content)
+
+
+def part_of(content: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """Return the tensors of a part of a checkpoint's GAN, such as generator_ema."""
+    named, prefix = content["state_dict"].items(), f"{name}."
+    return {key.removeprefix(prefix): x for key, x in named if key.startswith(prefix)}
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a network the tensors of a file, all of them.
+
+    Raises:
+        ValueError: if they are those of another network.
+    """
+    for what in differences(tensors, network.state_dict()).values():
+        raise ValueError(f"{path} does not fit the config beside it, got {what}")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} must be a checkpoint of mbgan.train, got: {reason}") from None
-    return content
+        network.load_state_dict(tensors)
+    except RuntimeError as error:  # of a kind that cannot be copied
+        raise ValueError(f"{path} must hold plain tensors, got: {reason(error)}") from None
 
 
 def read_run(run: Run, checkpoint: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,11 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
+    {"documents"},
     {"images", "latents", "runs", "schedules", "slopes", "stains", "labels", "watermark"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
     {"combinations", "production"},
     {"gan", "bundle"},
     {"callbacks", "studies"},
+    {"saved"},
     {"sweeps", "devices"},
     {"assembly", "verbs"},
     {
@@ -22,8 +24,8 @@ LAYERS = [  # bottom to top
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}
 ONLY_IN = {  # third-party package -> rooms that may import it
-    "hydra": LAYERS[-3] | LAYERS[-2] | LAYERS[-1],
-    "omegaconf": LAYERS[-3] | LAYERS[-2] | LAYERS[-1],
+    "hydra": LAYERS[-4] | LAYERS[-3] | LAYERS[-2] | LAYERS[-1],
+    "omegaconf": LAYERS[-4] | LAYERS[-3] | LAYERS[-2] | LAYERS[-1],
     "lightning": {"gan", "data", "callbacks", "assembly"} | LAYERS[-1],
     "torchmetrics": {"metrics"},
     "torch_fidelity": {"metrics"},

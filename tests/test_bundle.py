@@ -166,7 +166,7 @@ def test_a_newer_bundle_is_refused(made):
         ({"settings": SETTINGS | {"hook": 1}}, "must be its own, and numbers"),
         ({"settings": SETTINGS | {"width": "4"}}, "must be its own, and numbers"),
         ({"settings": SETTINGS | {"width": 8}}, "must hold the generator, got"),
-        ({"settings": None}, "is not what mbgan.export writes"),
+        ({"settings": None}, "must have dict as settings, got None"),
     ],
 )
 def test_a_config_names_our_own_architectures_only(made, changes, message):

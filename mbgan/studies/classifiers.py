@@ -218,6 +218,8 @@ def backbone(
     if library not in places:
         raise ValueError(f"a backbone's library must be timm or torchvision, got {library!r}")
     module, function = places[library]
+    if any(c in architecture for c in ":/\\"):  # hf-hub:NAME, which timm would fetch
+        raise ValueError(f"a backbone's architecture must be {library}'s own, got {architecture!r}")
     try:
         make: Any = getattr(import_module(module), function)
     except ImportError:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mbgan.documents import read_json
+
 VERSION = 1  # of key and answers
 REAL, SYNTHETIC = "real", "synthetic"
 LEVELS = (1, 2, 3, 4)  # of confidence, as the page numbers them
@@ -153,14 +155,12 @@ def _files(path: Path) -> list[Path]:
 
 def _json(path: Path, argument: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # also what is no UTF-8
+        content = read_json(path)
+    except ValueError:
         hint = "; the CSV is for spreadsheets only" if path.suffix.lower() == ".csv" else ""
         raise ValueError(
             f"{argument} must be a JSON file, got {path}, which is none{hint}"
         ) from None
-    except RecursionError:
-        raise ValueError(f"{argument} must be a file of this study, got {path}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{argument} must be a file of this study, got {path}")
     return content

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mbgan.data.datamodule import MagnificationDataModule
-from mbgan.data.decode import resize
+from mbgan.data.decode import resize, size_and_format
 from mbgan.data.folder import UNKNOWN, ImageFile, Naming
 from mbgan.gan import generate
 from mbgan.latents import fixed_latents, seed_of
@@ -162,14 +162,13 @@ def _scaled(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 def _warn_of_grid(files: Sequence[ImageFile], size: int) -> None:
     """Say how to be rid of the JPEG grid that real images keep if they are shown pixel by pixel."""
     for file in files:
-        with Image.open(file.path) as image:
-            if image.format == "JPEG" and image.size == (size, size):
-                log.warning(
-                    "real images still have the 8 x 8 grid of their JPEG files, which a program "
-                    "sees if hardly an eye; scale all images: image_size=%d",
-                    size * 9 // 10,
-                )
-                return
+        if size_and_format(file.path) == ((size, size), "JPEG"):
+            log.warning(
+                "real images still have the 8 x 8 grid of their JPEG files, which a program "
+                "sees if hardly an eye; scale all images: image_size=%d",
+                size * 9 // 10,
+            )
+            return
 
 
 def _row(file: ImageFile, source: str) -> dict[str, Any]:

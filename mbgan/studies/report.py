@@ -1,6 +1,5 @@
 """The report of a comparison: one page without network, the same as Markdown, figures, a table."""
 
-import io
 import os
 import shutil
 from collections.abc import Sequence
@@ -8,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 import matplotlib as mpl
-from PIL import Image
 
+from mbgan.data.decode import UnreadableImage, read_image, size_and_format
 from mbgan.runs import write_text
 from mbgan.studies.card_figures import data_uri, to_svg
 from mbgan.studies.comparison import Row, compare, results
@@ -64,9 +63,8 @@ class Pictures:
     def __call__(self, path: Path) -> str | None:
         """Return a picture as a data URI; None, and its path in `missing`, if it is left out."""
         try:
-            with Image.open(path) as image:
-                uri = data_uri(image, SIDE, 85)
-        except (OSError, ValueError):  # being written, or damaged
+            uri = data_uri(read_image(path).rgb, SIDE, 85)
+        except UnreadableImage:  # being written, or damaged
             uri = None
         if uri is None or len(uri) > self.left:
             self.missing.append(str(path))
@@ -147,8 +145,7 @@ def sample_rows(part: Row, pictures: Pictures, real_images: bool) -> list[Row]:
     rows = []
     for name, run, path in sampled(part, real_images):
         if uri := pictures(path):
-            with Image.open(path) as image:
-                width, height = image.size
+            (width, height), _ = size_and_format(path)
             side = min(part["part"].image_size or height, height)
             note = "" if name == "real" else f"{run.name}, {int(path.stem):,} images seen"
             rows.append({"name": name, "note": note, "src": uri, "width": width, "side": side})
@@ -192,8 +189,8 @@ def save_panel(part: Row, real_images: bool, path: Path) -> None:
     rows = []
     for name, _, source in sampled(part, real_images)[:PANEL]:
         try:
-            grid = Image.open(io.BytesIO(source.read_bytes())).convert("RGB")
-        except (OSError, ValueError):
+            grid = read_image(source).rgb
+        except UnreadableImage:
             continue
         rows.append((name, grid, min(part["part"].image_size or grid.height, grid.height)))
     if rows:

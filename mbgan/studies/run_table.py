@@ -1,6 +1,5 @@
 """Runs read back for a comparison: what each is, what it scored, and what is wrong with it."""
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +9,16 @@ from typing import Any
 
 from mbgan.runs import Run
 from mbgan.studies.card_summary import natural
-from mbgan.studies.page import dotted
 from mbgan.studies.ranking import Measurement
-from mbgan.studies.scoring import VERSION
+from mbgan.studies.run_files import (
+    LoadConfig,
+    Settings,
+    read_record,
+    read_rows,
+    read_scores,
+    read_settings,
+)
 
-Settings = dict[str, Any]  # of a config, by dotted name
-LoadConfig = Callable[[Path], Settings]
 IGNORED = (  # settings that make no other model: seeds, places, scoring, and a section's own
     *("seed", "resume", "run_dir", "cache_dir", "data.root", "data.num_workers", "logger"),
     *("callbacks", "extractor", "metrics", "full_metrics", "trainer.accelerator"),
@@ -141,6 +144,7 @@ class RunRecord:
     def sample(self) -> Path | None:
         """Return its last grid of samples."""
         grids = sorted(self.folder.glob("samples/[0-9]*.png"))
+        grids = [path for path in grids if path.stem.isdecimal() and path.is_file()]
         return grids[-1] if grids else None
 
     def entry(self, score: str) -> dict[str, Any] | None:
@@ -203,9 +207,9 @@ def read_run(folder: Path, name: str, load: LoadConfig) -> RunRecord:
             problems.append(f"{what} cannot be read: {' '.join(str(error).split())}")
         return otherwise
 
-    config = attempt(lambda: load(run.config), {}, ".hydra/config.yaml")
+    settings = attempt(lambda: read_settings(run, load), {}, ".hydra/config.yaml")
     choices: dict[str, str] = attempt(lambda: run.choices, {}, ".hydra/hydra.yaml")
-    record = attempt(lambda: read_object(run.status), {}, "run.json")
+    record = attempt(lambda: read_record(run), {}, "run.json")
     rows = attempt(lambda: read_rows(run), [], "metrics.jsonl")
     if not rows and not any("metrics.jsonl" in problem for problem in problems):
         problems.append("no evaluation yet")
@@ -221,44 +225,9 @@ def read_run(folder: Path, name: str, load: LoadConfig) -> RunRecord:
             f"{best}: python -m mbgan.evaluate run={folder}"
         )
         scores = None
-    settings = {k: v for k, v in dotted(config) if v not in (None, {}, [])}
     generator = str(settings.get("model.generator._target_", "unknown")).rpartition(".")[2]
     model = choices.get("model", generator)
     return RunRecord(folder, name, model, settings, choices, record, rows, scores, problems)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object.
-
-    Raises:
-        ValueError: if it holds something else.
-    """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} must hold an object, got {type(content).__name__}")
-    return content
-
-
-def read_rows(run: Run) -> list[dict[str, Any]]:
-    """Return the evaluations of a run that know how many images they are after."""
-    return [row for row in run.read_metrics() if isinstance(row, dict) and "images_seen" in row]
-
-
-def read_scores(run: Run) -> dict[str, Any]:
-    """Return scores.json of the best checkpoint.
-
-    Raises:
-        ValueError: if it is of another version, or has no KID.
-    """
-    scores = read_object(run.scores())
-    again = f"make it anew: python -m mbgan.evaluate run={run.folder}"
-    if scores.get("version") != VERSION:
-        was = scores.get("version", "unknown")
-        raise ValueError(f"its version must be {VERSION}, got {was}; {again}")
-    kid = scores["scores"].get(f"kid/{scores['extractor']}", {})
-    if not isinstance(kid.get("value"), float) or not math.isfinite(kid["value"]):
-        raise ValueError(f"it has no KID ({kid.get('reason', 'damaged')}); {again}")
-    return scores
 
 
 def name_groups(runs: Sequence[RunRecord]) -> None:

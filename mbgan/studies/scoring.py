@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mbgan.data import manifest
 from mbgan.data.cache import ImageSet, load_images
 from mbgan.data.datamodule import MagnificationDataModule
+from mbgan.data.decode import UnreadableImage, size_and_format
 from mbgan.data.folder import UNKNOWN, ImageFile, Naming, patients_of, scan
 from mbgan.gan import generate
 from mbgan.latents import fixed_latents
@@ -253,9 +253,8 @@ def _common_size(files: list[ImageFile]) -> int:
     sizes = Counter[tuple[int, int]]()
     for file in files:
         try:
-            with Image.open(file.path) as image:
-                sizes[image.size] += 1
-        except OSError:
+            sizes[size_and_format(file.path)[0]] += 1
+        except UnreadableImage:
             continue  # `load_images` reports it
     if not sizes:
         raise ValueError(f"fake must hold readable images, got {len(files)} that are not")
