@@ -144,7 +144,7 @@ def check_same_config(run: Run, cfg: DictConfig) -> None:
     Raises:
         ValueError: if a setting changed since the job's first checkpoint.
     """
-    if not _asked(run).is_file() or not run.checkpoint("last").is_file():
+    if not _asked(run).is_file() or not run.has("last"):
         return
     then, now = (_settings(c) for c in (OmegaConf.load(_asked(run)), cfg))
     for key in sorted(then.keys() & now.keys()):  # an update may have brought new ones
@@ -204,7 +204,7 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
         KeyboardInterrupt: if somebody asked to stop; the job was saved.
     """
     check_same_config(run, cfg)
-    if not run.checkpoint("last").is_file():
+    if not run.has("last"):
         for path in (run.config, _asked(run)):  # the first becomes what the run made of it
             write_text(path, OmegaConf.to_yaml(cfg))
         hydra = OmegaConf.create({"hydra": HydraConfig.get()})  # as of a run alone: what was chosen

@@ -56,7 +56,7 @@ def fit_and_score(cfg: DictConfig) -> float | None:
         raise ValueError(f"image_size must be a power of two from 32 to 256, got {cfg.image_size}")
     parts, run, checkpoint = assembly.assemble(cfg), Run(cfg.run_dir), None
     if cfg.resume is not None:
-        checkpoint = run.checkpoint("last")
+        checkpoint = run.whole("last")
         read_checkpoint(checkpoint)
         assembly.check_same_data(run, parts.datamodule)
     assembly.record_config(parts, cfg, run)

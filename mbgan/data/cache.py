@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from mbgan.data.decode import UnreadableImage, decode
 from mbgan.data.folder import ImageFile
+from mbgan.files import remove_drafts, whole
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def _read(stem: Path, files: Sequence[ImageFile], image_size: int) -> ImageSet |
 def _build(stem: Path, files: Sequence[ImageFile], image_size: int) -> None:
     log.info("decoding %d images into %s (once)", len(files), stem.parent)
     stem.parent.mkdir(parents=True, exist_ok=True)
+    remove_drafts(stem.parent)
     kept, skipped, digest = list[str](), list[tuple[str, str]](), hashlib.sha256()
     # PIL releases the GIL. At most 8, as each may hold an image of 178 Mpixel.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -174,13 +175,5 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: if the disk is full or path cannot be written to.
     """
-    # Not the process id, which two machines that share a disk may both have.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as draft, draft.open("xb") as file:
+        yield file

@@ -22,6 +22,7 @@ from mbgan.data.quality import Check
 from mbgan.data.rendering import cut, image_name, render
 from mbgan.data.stain import Identity, Normalizer, NoStain, medoid
 from mbgan.data.verdicts import AFTER, COLORS, DuplicateRules, decide, unit_vectors
+from mbgan.files import remove_drafts
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Preparation:
     def run(self, scan: Scan) -> pd.DataFrame:
         """Prepare what a folder holds, and return the manifest."""
         self.out.mkdir(parents=True, exist_ok=True)
+        for folder in (self.out, *(self.out / "images").glob("*/*")):
+            remove_drafts(folder)
         seen = self.inspect(scan.files)
         table = decide(seen, self.checks, self.duplicates, self.shares, self.seed)
         try:
