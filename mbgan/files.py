@@ -71,10 +71,15 @@ def flush_names(folder: Path) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, flush_name: bool = True) -> Iterator[Path]:
     """Yield the name to write a file or a folder under; path has it when it is complete.
 
     A file replaces an older one; a folder must be new, or replace an empty one.
+
+    Args:
+        path: of the file or the folder.
+        flush_name: have the disk hold its name, too; false where the caller does so, of many files
+            at once.
 
     Raises:
         OSError: if the disk is full or path cannot be written to.
@@ -85,6 +90,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield draft
         flush(draft)
         draft.replace(path)
-        flush_names(path.parent)
+        if flush_name:
+            flush_names(path.parent)
     finally:
         remove(draft)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch import multiprocessing as mp
 
 from mbgan import watermark
-from mbgan.files import remove_drafts, whole
+from mbgan.files import flush_names, remove_drafts, whole
 from mbgan.labels import FORMATS, SUFFIX, encode
 from mbgan.latents import fixed_latents
 from mbgan.networks import Generator, generate
@@ -189,6 +189,7 @@ def _work(
         prefix = "" if order.shard_size is None else _shard(number) + "/"
         for row in rows:
             row["file"] = row["file"] and prefix + row["file"]
+        flush_names(out)  # before they have rows
         _append(out / "manifest.jsonl", [row for row in rows if row["index"] in todo])
         made += len(todo)
         if rank == 0 and time.monotonic() - told > EVERY_S:
@@ -237,7 +238,7 @@ def _writer(out: Path, number: int, shard_size: int | None) -> Iterator[Put]:
     """Yield what writes whole files into the folder, or into a shard that is whole in the end."""
 
     def put(name: str, content: bytes) -> None:
-        with whole(out / name) as draft:
+        with whole(out / name, flush_name=False) as draft:
             draft.write_bytes(content)
 
     if shard_size is None:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from mbgan.runs import Run, write_text
+from mbgan.runs import SIGNALS, Run, write_text
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +218,8 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
         words = ["-m", "torch.distributed.run", *where, f"--nproc-per-node={devices}", *words]
         # torchrun would give each rank one thread; Lightning's own launcher shares them out.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+        # SLURM may send one to torchrun, too: it is to wait for its ranks then, not to die.
+        environment.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(s.name for s in SIGNALS))
     reason = run_relayed([sys.executable, *words], environment)
     record = outcome(run)
     over = "objective" in record or (cfg.full_metrics is None and record.get("status") == "done")
@@ -260,7 +262,8 @@ def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | No
 
     On a terminal nothing is passed on: the table of jobs is there.
 
-    A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends.
+    A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends; so does what submitit
+    raises here when SLURM is about to end the job, which it has put back into the queue by then.
     """
     errors, last, relayed = list[str](), "", True
     with subprocess.Popen(
@@ -283,7 +286,7 @@ def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | No
                     last = line.strip() or last
                 if relayed and not on_terminal():
                     sys.stderr.write(line)
-        except KeyboardInterrupt:
+        except BaseException:
             process.terminate()
             sys.stderr.write(process.communicate()[1])
             raise

@@ -78,7 +78,8 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     if not parts.trainer.is_global_zero:
         return None
     folder = run.folder.absolute()
-    if find(parts.trainer, Guard).interrupted:
+    guard = find(parts.trainer, Guard)
+    if guard.interrupted or guard.signaled:  # the latter after the last batch
         seen = parts.gan.images_seen
         log.warning("stopped at %d images; go on: python -m mbgan.train resume=%s", seen, folder)
         sys.exit(INTERRUPTED)
