@@ -96,9 +96,10 @@ def test_a_kill_between_any_two_steps_of_keeping_one_leaves_a_good_one(run, monk
         left[0] -= 1
         return replace(path, target)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", killed)
-        keep(run, "last", b"fourth one")
+        with pytest.raises(KeyboardInterrupt):
+            keep(run, "last", b"fourth one")
     expected = b"fourth one" if step == 3 else b"third one"
     assert run.whole("last").read_bytes() == expected
     keep(run, "last", b"fifth one")  # it goes on from there
@@ -145,10 +146,11 @@ def test_a_run_with_a_damaged_checkpoint_and_a_torn_line_ends_as_if_nothing_had_
     damage(run / "checkpoints/best.ckpt", "damaged", "cut off")
     code, err = call(generate.main, f"run={run}", "n=2")
     assert code == 0, err
-    assert (err.count("\n"), err.count("best.ckpt is damaged")) == (1, 1)
+    assert err.count("best.ckpt is damaged") == 1
     row = json.loads((run / "generated/manifest.jsonl").read_text().splitlines()[0])
     assert row["images_seen"] == before
     (run / "checkpoints/previous/last.ckpt").write_bytes(b"")
     (run / "checkpoints/last.ckpt").write_bytes(b"")
     code, err = call(train.main, f"resume={run}", "total_images=120")
-    assert (code, err.count("\n"), "bring either back from a copy" in err) == (1, 1, True)
+    assert code == 1
+    assert "bring either back from a copy" in err.splitlines()[-1]

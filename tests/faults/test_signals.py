@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -15,7 +16,7 @@ ASKING = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
 
 
 def end_of(act):
-    """Call a function in a process of its own, and return the exit code, minus a signal's number."""
+    """Call a function in a process of its own; return its exit code, negative if by a signal."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -55,10 +56,8 @@ def test_an_interrupt_that_is_swallowed_comes_again():
 
     def act():
         with interruptible():
-            try:
+            with suppress(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGTERM)
-            except KeyboardInterrupt:
-                pass
             time.sleep(60)
 
     assert end_of(act) == INTERRUPTED
