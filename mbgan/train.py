@@ -19,8 +19,6 @@ def main(cfg: DictConfig) -> float | None:
     """Train one GAN, score its best checkpoint and return its KID, which a sweep minimizes."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train_job(cfg, Run(cfg.run_dir))
-    if cfg.resume is None:
-        return train(cfg)
     with Run(cfg.run_dir).alone():
         return train(cfg)
 

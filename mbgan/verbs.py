@@ -275,7 +275,8 @@ def discard_new_folder() -> None:
         return
     for name in ("config", "hydra", "overrides"):
         (folder / ".hydra" / f"{name}.yaml").unlink(missing_ok=True)
-    (folder / f"{config.job.name}.log").unlink(missing_ok=True)
+    for name in (f"{config.job.name}.log", ".lock"):
+        (folder / name).unlink(missing_ok=True)
     inside = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)
     folders = [*inside, folder]  # the innermost first: loggers have made some
     if folder.parent.parent.name == "runs":  # our own layout, and no folder of the user's

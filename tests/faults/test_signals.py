@@ -1,14 +1,18 @@
 """What asks a process to end, in processes that are really asked."""
 
+import json
 import logging
 import os
 import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
+from test_train import assert_same_training, process, wait_for
 
+from mbgan import train
 from mbgan.callbacks.guard import Guard
 from mbgan.verbs import EVERY_S, INTERRUPTED, interruptible
 
@@ -118,3 +122,39 @@ def test_a_training_that_saves_is_not_hurried_by_a_scheduler(second):
         assert guard.signaled
 
     assert end_of(act) == 0
+
+
+def job_of(command):
+    """The process in which submitit runs a job that a command has submitted."""
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = status.read_bytes()
+        except OSError:
+            continue
+        if b"submitit.core._submit" in words and command.encode() in words:
+            return int(status.parent.name)
+    raise AssertionError(f"no job of {command}")
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_is_about_to_end_is_saved_requeued_and_goes_on(call, small, tmp_path):
+    """By submitit's own signal and queue, here of its local executor."""
+    job = [word for word in small if not word.startswith("hydra")]
+    job += ["total_images=4000", "eval_every=2000"]
+    sweep = tmp_path / "sweep"
+    submitted = process(
+        ["-m", *job, "hydra/launcher=submitit_local", f"hydra.sweep.dir={sweep}", "seed=0"]
+    )
+    run = sweep / "seed0"
+    wait_for(run / "run.json", submitted)
+    os.kill(job_of(str(sweep)), signal.SIGUSR2)
+    _, err = submitted.communicate(timeout=600)
+    assert submitted.returncode == 0, err
+    logs = "".join(path.read_text() for path in sweep.rglob("*_log.err"))
+    assert "Requeued job" in logs
+    status = json.loads((run / "run.json").read_text())
+    (earlier,) = status["earlier"]
+    assert (status["status"], earlier["status"]) == ("done", "interrupted")
+    assert 0 < earlier["images_seen"] < 4000
+    assert call(train.main, *job, f"hydra.run.dir={tmp_path}/alone")[0] == 0
+    assert_same_training(run, tmp_path / "alone")
