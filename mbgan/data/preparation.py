@@ -122,9 +122,9 @@ class Preparation:
                 missing = dict[int, tuple[str, Path]]()
                 for i, row in zip(tiles.index, tiles.to_dict("records"), strict=True):
                     image = image_name(row, f"{self.image_size} {stain}")
-                    table.at[i, "image"] = image
                     if image in known and (self.out / image).is_file():
                         table.loc[i, list(known[image])] = list(known[image].values())
+                        table.at[i, "image"] = image
                     else:
                         missing[i] = (row["tile"], self.out / image)
                 if missing:
@@ -132,9 +132,13 @@ class Preparation:
                     jobs.append((paths[name], sha256, parts, self.image_size, normalizer))
                     indices.append(list(missing))
         for job, results in self._on_all_cores("writing", render, jobs):
-            for i, (colors, reason) in zip(indices[job], results, strict=True):
+            for i, (_, path), (colors, reason) in zip(
+                indices[job], jobs[job][2], results, strict=True
+            ):
                 table.loc[i, AFTER] = unit_vectors(colors)
                 table.at[i, "unnormalized"] = reason
+                # Last: after an interrupt this table says which files' measures are known.
+                table.at[i, "image"] = path.relative_to(self.out).as_posix()
         for i in table.index[table["unnormalized"] != ""]:
             reason = f"unnormalized ({table.at[i, 'unnormalized']})"
             table.at[i, "reasons"] = "; ".join(filter(None, (table.at[i, "reasons"], reason)))
