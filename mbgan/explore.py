@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,15 @@ ENDINGS = ("png", "gif", "mp4")
 @verb("explore")
 def main(cfg: DictConfig) -> None:
     """Write a picture named by its show, and a JSON file that says where it came from."""
+    from mbgan.files import draft_of, flush, remove, remove_drafts
     from mbgan.runs import write_text
 
     if cfg.n < 1:
         raise ValueError(f"n must be at least 1, got {cfg.n}")
     out = Path(cfg.out).expanduser()
     ending = cfg.format if cfg.show == "walk" else "png"
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    draft = draft_of(out)
+    remove_drafts(out.parent, out.name)
     picture, record = draft / f"{cfg.show}.{ending}", draft / f"{cfg.show}.json"
     try:
         known = draw(cfg, picture)
@@ -32,13 +32,14 @@ def main(cfg: DictConfig) -> None:
         assert isinstance(settings, dict), "a config has names"
         content = {"file": picture.name} | settings | known
         write_text(record, json.dumps(content, indent=2) + "\n")
+        flush(draft)
         out.mkdir(parents=True, exist_ok=True)
         for old in ENDINGS:  # no older picture stays beside a record that is not its own
             (out / f"{cfg.show}.{old}").unlink(missing_ok=True)
         for path in (record, picture):
             path.replace(out / path.name)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        remove(draft)
     log.info("%s and %s in %s", picture.name, record.name, out)
 
 

@@ -1,7 +1,6 @@
 """Pixel ranges, grids and PNG files: the only place that converts between [-1, 1] and uint8."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from mbgan.files import whole
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -50,14 +51,10 @@ def grid(x: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """Write an image [3, H, W], uint8, as PNG: to a temporary name first, then renamed."""
+    """Write an image [3, H, W], uint8, as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as draft:
+        Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(draft, format="PNG")
 
 
 class Rows:

@@ -28,6 +28,7 @@ from torch import multiprocessing as mp
 
 from mbgan import watermark
 from mbgan.documents import parse_json, read_object
+from mbgan.files import flush_names, remove_drafts, whole
 from mbgan.labels import FORMATS, SUFFIX, encode
 from mbgan.latents import fixed_latents
 from mbgan.networks import Generator, generate
@@ -125,6 +126,7 @@ def produce(
     _check_folder(out, order.settings())
     try:
         with FileLock(out / ".lock", timeout=0):
+            remove_drafts(out)
             write_text(out / "settings.json", json.dumps(order.settings(), indent=2) + "\n")
             done = bytearray(order.n)  # a set of 10^7 numbers would take a gigabyte
             for i, _ in _rows(out / "manifest.jsonl"):
@@ -151,7 +153,7 @@ def produce(
 def _spawn(devices: int, arguments: tuple[Any, ...]) -> None:
     try:
         # As many threads in each as here: with others, sums may round differently.
-        mp.spawn(_work, (torch.get_num_threads(), *arguments), devices)
+        mp.spawn(_work, (torch.get_num_threads(), *arguments), devices, daemon=True)
     except mp.ProcessRaisedException as error:
         raise ValueError(str(error).strip().splitlines()[-1]) from None
     except mp.ProcessExitedException as error:
@@ -188,6 +190,7 @@ def _work(
         prefix = "" if order.shard_size is None else _shard(number) + "/"
         for row in rows:
             row["file"] = row["file"] and prefix + row["file"]
+        flush_names(out)  # before they have rows
         _append(out / "manifest.jsonl", [row for row in rows if row["index"] in todo])
         made += len(todo)
         if rank == 0 and time.monotonic() - told > EVERY_S:
@@ -236,29 +239,20 @@ def _writer(out: Path, number: int, shard_size: int | None) -> Iterator[Put]:
     """Yield what writes whole files into the folder, or into a shard that is whole in the end."""
 
     def put(name: str, content: bytes) -> None:
-        temporary = out / f".{name}.{os.getpid()}"
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(out / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole(out / name, flush_name=False) as draft:
+            draft.write_bytes(content)
 
     if shard_size is None:
         yield put
         return
-    draft = out / f".{_shard(number)}.{os.getpid()}"
 
     def add(name: str, content: bytes) -> None:
         info = tarfile.TarInfo(name)  # of 1970, so that the same images make the same shard
         info.size = len(content)
         tar.addfile(info, io.BytesIO(content))
 
-    try:
-        with tarfile.open(draft, "w") as tar:
-            yield add
-        draft.replace(out / _shard(number))
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole(out / _shard(number)) as draft, tarfile.open(draft, "w") as tar:
+        yield add
 
 
 def _append(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -267,6 +261,7 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     with path.open("ab", buffering=0) as file:
         if file.write(lines) != len(lines):
             raise OSError(f"{path} could not be written whole; make room there")
+        os.fsync(file.fileno())
 
 
 def _check_folder(out: Path, settings: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The run folder: what lies where, how it is written and read back.
 
-Files are written to a temporary name and renamed, so that a reader finds the old one or the new
-one, never half of it.
+Files are whole or not there, see `mbgan.files`. Of each checkpoint the one before is kept, too, and
+SHA256SUMS tells whether they are as they were written.
 """
 
 import csv
@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mbgan.documents import parse_json, plain_yaml, read_object
+from mbgan.files import flush_names, remove_drafts, whole
 
 log = logging.getLogger(__name__)
+
+# What asks a process to end: Ctrl-C, kill, and what SLURM and submitit send before a time limit.
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
 
 
 def rank() -> int:
@@ -29,17 +38,10 @@ def rank() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: temporary name, flush to disk, rename."""
+    """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:
@@ -64,10 +66,65 @@ class Run:
         self.metrics = self.folder / "metrics.jsonl"
         self.samples = self.folder / "samples"
         self.status = self.folder / "run.json"
+        self.sums = self.folder / "checkpoints" / "SHA256SUMS"
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint: last or best."""
-        return self.folder / "checkpoints" / f"{name}.ckpt"
+        return self.sums.with_name(f"{name}.ckpt")
+
+    def before(self, name: str) -> Path:
+        """Return the path of the checkpoint that was the last, or the best, before it."""
+        return self.sums.with_name("previous") / f"{name}.ckpt"
+
+    def has(self, checkpoint: str) -> bool:
+        """Tell whether there is a checkpoint, or the one before it."""
+        return self.checkpoint(checkpoint).is_file() or self.before(checkpoint).is_file()
+
+    def keep(self, written: Path, name: str) -> None:
+        """Make a file that was written beside it the checkpoint, and keep the one before.
+
+        Each gets its line in SHA256SUMS before it gets its name: between any two steps of this
+        there is a checkpoint that is listed.
+        """
+        path, before, listed = self.checkpoint(name), self.before(name), self._listed()
+        new, old = sha256_of(written), sha256_of(path) if path.is_file() else None
+        if old == new:  # as after a resume from there
+            written.unlink()
+            return
+        others = [line for line in listed if line[1] not in (path.name, f"previous/{path.name}")]
+        if old is not None and self.fault(path) is None:
+            kept = [(old, f"previous/{path.name}")]
+        else:  # damaged: the one before stays
+            old, kept = None, [line for line in listed if line[1] == f"previous/{path.name}"]
+        self._list([*listed, *kept, (new, path.name)])
+        if old is not None:
+            before.parent.mkdir(exist_ok=True)
+            path.replace(before)
+            flush_names(before.parent)
+        written.replace(path)
+        flush_names(path.parent)
+        self._list([*others, *kept, (new, path.name)])
+
+    def fault(self, path: Path) -> str | None:
+        """Return why a checkpoint cannot be used; None if it is as it was written.
+
+        Those of earlier versions are not in SHA256SUMS, and are not looked into.
+        """
+        if not path.is_file():
+            return "missing"
+        listed = self._listed()
+        if path.relative_to(self.sums.parent).as_posix() not in {name for _, name in listed}:
+            return None
+        if sha256_of(path) in {digest for digest, _ in listed}:
+            return None
+        return "damaged (its SHA-256 is not in SHA256SUMS)"
+
+    def _listed(self) -> list[tuple[str, str]]:
+        lines = self.sums.read_text().splitlines() if self.sums.is_file() else []
+        return [(digest, name) for digest, _, name in (line.partition("  ") for line in lines)]
+
+    def _list(self, lines: list[tuple[str, str]]) -> None:
+        write_text(self.sums, "".join(f"{digest}  {name}\n" for digest, name in lines))
 
     def scored(self, checkpoint: str) -> Path:
         """Return the folder of the table and the pictures of a checkpoint's scores."""
@@ -100,7 +157,7 @@ class Run:
     def unbegun(self) -> bool:
         """Whether it was ended before its first last.ckpt, which follows the first best.ckpt."""
         start_and_first = 2
-        return not self.checkpoint("last").is_file() and len(self.read_metrics()) <= start_and_first
+        return not self.has("last") and len(self.read_metrics()) <= start_and_first
 
     def require_config(self) -> None:
         """Check that this is a run folder.
@@ -114,21 +171,42 @@ class Run:
                 f"got {self.folder}"
             )
 
-    def require(self, *, checkpoint: str) -> Path:
-        """Return the path of a checkpoint that is there.
+    def require(self, *, checkpoint: str) -> None:
+        """Check that there is a checkpoint, or the one before it.
 
         Raises:
             FileNotFoundError: if this is no run folder, or holds no such checkpoint.
         """
         self.require_config()
         path = self.checkpoint(checkpoint)
-        if not path.is_file():
+        if not self.has(checkpoint):
             there = sorted(p.stem for p in path.parent.glob("*.ckpt"))
             raise FileNotFoundError(
                 f"no checkpoint {checkpoint!r} in {self.folder} (there: "
                 f"{', '.join(there) or 'none; it was stopped before its first evaluation'})"
             )
-        return path
+
+    def whole(self, checkpoint: str) -> Path:
+        """Return the path of a checkpoint, or of the one before it if that is damaged.
+
+        Raises:
+            FileNotFoundError: if this is no run folder, or holds no such checkpoint.
+            ValueError: if both are damaged.
+        """
+        self.require(checkpoint=checkpoint)
+        path, before = self.checkpoint(checkpoint), self.before(checkpoint)
+        fault = self.fault(path)
+        if fault is None:
+            return path
+        if (fault_before := self.fault(before)) is None:
+            log.warning("%s is %s: going by the one before it, %s", path, fault, before)
+            return before
+        other = "best" if checkpoint == "last" else "last"
+        raise ValueError(
+            f"{path} is {fault}, and the one before it, previous/{path.name}, is {fault_before}; "
+            f"bring either back from a copy, take the run's other one (checkpoint={other}), or "
+            f"train on from that: init_from={self.folder} init_checkpoint={other}"
+        )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -143,6 +221,8 @@ class Run:
             log.warning("waiting for another process that trains in %s", self.folder)
             lock.acquire()
         try:
+            for folder in (self.folder, self.config.parent, self.sums.parent, self.samples):
+                remove_drafts(folder)
             yield
         finally:
             lock.release()

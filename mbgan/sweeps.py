@@ -23,7 +23,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mbgan.documents import read_object
-from mbgan.runs import Run, write_text
+from mbgan.runs import SIGNALS, Run, write_text
 from mbgan.saved import TRUST, portable, read_settings, targets
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def check_same_config(run: Run, cfg: DictConfig) -> None:
     Raises:
         ValueError: if a setting changed since the job's first checkpoint.
     """
-    if not _asked(run).is_file() or not run.checkpoint("last").is_file():
+    if not _asked(run).is_file() or not run.has("last"):
         return
     then, now = (_settings(c) for c in (read_settings(_asked(run)), cfg))
     for key in sorted(then.keys() & now.keys()):  # an update may have brought new ones
@@ -208,7 +208,7 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
         KeyboardInterrupt: if somebody asked to stop; the job was saved.
     """
     check_same_config(run, cfg)
-    if not run.checkpoint("last").is_file():
+    if not run.has("last"):
         write_text(_asked(run), OmegaConf.to_yaml(cfg))
         write_text(run.config, OmegaConf.to_yaml(portable(cfg)))  # until the run writes its own
         hydra = OmegaConf.create({"hydra": HydraConfig.get()})  # as of a run alone: what was chosen
@@ -224,6 +224,8 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
         words = ["-m", "torch.distributed.run", *where, f"--nproc-per-node={devices}", *words]
         # torchrun would give each rank one thread; Lightning's own launcher shares them out.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+        # SLURM may send one to torchrun, too: it is to wait for its ranks then, not to die.
+        environment.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", ",".join(s.name for s in SIGNALS))
     reason = run_relayed([sys.executable, *words], environment)
     record = outcome(run)
     over = "objective" in record or (cfg.full_metrics is None and record.get("status") == "done")
@@ -266,7 +268,8 @@ def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | No
 
     On a terminal nothing is passed on: the table of jobs is there.
 
-    A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends.
+    A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends; so does what submitit
+    raises here when SLURM is about to end the job, which it has put back into the queue by then.
     """
     errors, last, relayed = list[str](), "", True
     with subprocess.Popen(
@@ -289,7 +292,7 @@ def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | No
                     last = line.strip() or last
                 if relayed and not on_terminal():
                     sys.stderr.write(line)
-        except KeyboardInterrupt:
+        except BaseException:
             process.terminate()
             sys.stderr.write(process.communicate()[1])
             raise

@@ -22,8 +22,6 @@ def main(cfg: DictConfig) -> float | None:
         return train_job(cfg, Run(cfg.run_dir))
     if cfg.forecast:
         return forecast(cfg)
-    if cfg.resume is None:
-        return train(cfg)
     with Run(cfg.run_dir).alone():
         return train(cfg)
 
@@ -86,7 +84,7 @@ def fit_and_score(cfg: DictConfig) -> float | None:
         raise ValueError(f"image_size must be a power of two from 32 to 256, got {cfg.image_size}")
     parts, run, checkpoint = assembly.assemble(cfg), Run(cfg.run_dir), None
     if cfg.resume is not None:
-        checkpoint = run.checkpoint("last")
+        checkpoint = run.whole("last")
         read_checkpoint(checkpoint)
         assembly.check_same_data(run, parts.datamodule)
     assembly.record_config(parts, cfg, run)
@@ -108,7 +106,8 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     if not parts.trainer.is_global_zero:
         return None
     folder = run.folder.absolute()
-    if find(parts.trainer, Guard).interrupted:
+    guard = find(parts.trainer, Guard)
+    if guard.interrupted or guard.signaled:  # the latter after the last batch
         seen = parts.gan.images_seen
         log.warning("stopped at %d images; go on: python -m mbgan.train resume=%s", seen, folder)
         sys.exit(INTERRUPTED)

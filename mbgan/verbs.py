@@ -5,11 +5,13 @@ import difflib
 import os
 import platform
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -19,10 +21,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mbgan.runs import Run, rank
+from mbgan.runs import SIGNALS, Run, rank
 from mbgan.sweeps import sweep_folder
 
 FAILED, INTERRUPTED = 1, 3  # exit codes; 2, a wrong command line, is argparse's
+EVERY_S = 0.5  # between two interrupts of a verb that did not hear the first
 USER_ERRORS = (ValueError, OSError, FloatingPointError, HydraException, OmegaConfBaseException)
 
 
@@ -102,20 +105,62 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
         def main() -> Any:
             register_resolvers()
             app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
-            try:
-                with full_errors(True):  # Hydra raises its own errors rather than print them
-                    return app(task)()
-            except USER_ERRORS as error:
-                if asked:
-                    raise
-                sys.exit(report(error))
-            except KeyboardInterrupt:
-                print("interrupted", file=sys.stderr)
-                sys.exit(INTERRUPTED)
+            with interruptible():
+                try:
+                    with full_errors(True):  # Hydra raises its own errors rather than print them
+                        return app(task)()
+                except USER_ERRORS as error:
+                    if asked:
+                        raise
+                    sys.exit(report(error))
 
         return main
 
     return decorate
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let every signal that asks for an end interrupt as Ctrl-C does, and end with INTERRUPTED.
+
+    A second Ctrl-C ends the process at once. Trainings save first: `mbgan.callbacks.guard`.
+    Compiled code loses an interrupt now and then, or makes an ImportError of it (numpy's
+    comparison of types does, a module that is being loaded): it is raised again until it arrives.
+    """
+    before, heard = {number: signal.getsignal(number) for number in SIGNALS}, list[int]()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_DFL if each == signal.SIGINT else signal.SIG_IGN)
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, insist)
+            signal.setitimer(signal.ITIMER_REAL, EVERY_S, EVERY_S)
+        raise KeyboardInterrupt
+
+    def insist(number: int, frame: FrameType | None) -> None:
+        error = sys.exc_info()[1]
+        while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+            error = error.__context__
+        if error is None:  # nothing is being unwound
+            raise KeyboardInterrupt
+
+    for number in SIGNALS:
+        if before[number] != signal.SIG_IGN:  # as of a job in the background, or under nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
+    except BaseException as end:
+        # Lightning makes a SystemExit of an interrupt, others what not.
+        if not heard and not isinstance(end, KeyboardInterrupt):
+            raise
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    finally:
+        if heard and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def keep_freed_memory() -> None:
@@ -230,7 +275,8 @@ def discard_new_folder() -> None:
         return
     for name in ("config", "hydra", "overrides"):
         (folder / ".hydra" / f"{name}.yaml").unlink(missing_ok=True)
-    (folder / f"{config.job.name}.log").unlink(missing_ok=True)
+    for name in (f"{config.job.name}.log", ".lock"):
+        (folder / name).unlink(missing_ok=True)
     inside = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)
     folders = [*inside, folder]  # the innermost first: loggers have made some
     if folder.parent.parent.name == "runs":  # our own layout, and no folder of the user's

@@ -61,9 +61,9 @@ def read_run(run: Run, checkpoint: str) -> tuple[dict[str, Any], dict[str, Any]]
 
     Raises:
         FileNotFoundError: if there is no such checkpoint.
-        ValueError: if it is damaged, or would run code.
+        ValueError: if it and the one before are damaged, or would run code.
     """
-    path = run.require(checkpoint=checkpoint)
+    path = run.whole(checkpoint)
     content = read_checkpoint(path)
     origin = {
         "run": str(run.folder.absolute()),

@@ -77,7 +77,8 @@ def test_a_run_leaves_everything_behind_and_says_what_to_type_next(call, small, 
     names = {p.name for p in (run / "samples").iterdir()}
     grids = {"000000000.png", "000000024.png", "000000040.png"}
     assert names == grids | {"real.png", "transformed.png"}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    kept = {"last.ckpt", "best.ckpt", "SHA256SUMS"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} >= kept
     saved = OmegaConf.to_container(OmegaConf.load(run / ".hydra/config.yaml"), resolve=False)
     assert (saved["total_images"], saved["metrics"]["extractor"]) == (40, "${extractor}")
     record = json.loads((run / "run.json").read_text())
@@ -237,6 +238,7 @@ def renamed_extractor():
 def test_a_damaged_checkpoint_is_named(call, small, tmp_path):
     assert call(train.main, *small)[0] == 0
     path = tmp_path / "run/checkpoints/last.ckpt"
+    (tmp_path / "run/checkpoints/SHA256SUMS").unlink()  # of an earlier version, which had none
     path.write_bytes(path.read_bytes()[:-1000])
     code, err = call(train.main, f"resume={tmp_path}/run", "total_images=80")
     assert code == 1
@@ -311,7 +313,8 @@ def test_a_run_killed_between_its_first_best_and_last_checkpoint_begins_anew(cal
     assert weights(run)["counters"] == before["counters"]
     assert len(rows(run)) == 2
     assert call(train.main, f"resume={run}", "total_images=80")[0] == 0
-    (run / "checkpoints/last.ckpt").unlink()  # by hand: nothing may be trained over what is there
+    for path in (run / "checkpoints").rglob("last.ckpt"):
+        path.unlink()  # by hand: nothing may be trained over what is there
     code, err = call(train.main, f"resume={run}")
     assert (code, "no checkpoint 'last'" in err) == (1, True)
 
@@ -384,7 +387,7 @@ def test_a_run_without_patience_left_is_done_early_and_says_where_it_was_best(
     assert not json.loads((run / "run.json").read_text())["stopped_early"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number):
     victim = process([*small, "total_images=1_000_000", "eval_every=500_000"])
     wait_for(tmp_path / "run/run.json", victim)

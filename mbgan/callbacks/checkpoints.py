@@ -1,7 +1,5 @@
 """Checkpoints on the clock of images seen: the last one and the best one."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -9,6 +7,7 @@ import lightning as L
 from mbgan.callbacks import Periodic, find
 from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.guard import Guard
+from mbgan.files import flush
 from mbgan.gan import GAN
 from mbgan.runs import Run
 
@@ -16,8 +15,8 @@ from mbgan.runs import Run
 class Checkpoints(Periodic):
     """Saves checkpoints/last.ckpt every so many images, and best.ckpt when its KID is the lowest.
 
-    Lightning's own ModelCheckpoint counts the steps of both optimizers together. A file is
-    written under a temporary name and renamed: a run killed while saving keeps the old one.
+    Lightning's own ModelCheckpoint counts the steps of both optimizers together. Of both the one
+    before is kept, too (`Run.keep`): a run killed while saving, or a damaged file, loses nothing.
 
     Args:
         run_dir: the run folder.
@@ -30,7 +29,7 @@ class Checkpoints(Periodic):
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
         """Save the last checkpoint."""
-        self._save(trainer, gan, self.run.checkpoint("last"))
+        self._save(trainer, gan, "last")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
@@ -41,20 +40,20 @@ class Checkpoints(Periodic):
         """
         best = find(trainer, Evaluation).best
         if best is not None and best["images_seen"] == gan.images_seen:
-            self._save(trainer, gan, self.run.checkpoint("best"))
+            self._save(trainer, gan, "best")
         super().on_train_batch_end(trainer, gan, outputs, batch, batch_idx)
         if find(trainer, Guard).interrupted:
-            self._save(trainer, gan, self.run.checkpoint("last"))
+            self._save(trainer, gan, "last")
 
-    def _save(self, trainer: L.Trainer, gan: GAN, path: Path) -> None:
+    def _save(self, trainer: L.Trainer, gan: GAN, name: str) -> None:
         gan.settle()
+        path = self.run.checkpoint(name)
         temporary = path.with_name(f".{path.name}.saving")
         try:
             trainer.save_checkpoint(temporary)  # on every rank: some strategies gather weights
             if trainer.is_global_zero:
-                with temporary.open("r+b") as file:
-                    os.fsync(file.fileno())
-                temporary.replace(path)
+                flush(temporary)
+                self.run.keep(temporary, name)
         except OSError as error:
             raise OSError(
                 error.errno,

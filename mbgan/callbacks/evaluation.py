@@ -40,6 +40,7 @@ class Evaluation(Periodic):
         self.run, self.suite, self.seed = Run(run_dir), suite, seed
         self.suites = [suite, *also]
         self.rows: list[dict[str, Any]] = []
+        self._ordered, self._batches = torch.zeros(()), 0
 
     @property
     def objective(self) -> str:
@@ -65,7 +66,7 @@ class Evaluation(Periodic):
                 f"extractor must be one for the whole run and all ranks, got "
                 f"{self.suite.extractor.name}; name it: extractor=inception or another"
             )
-        self._ordered, self._batches = torch.zeros((), device=gan.device), 0
+        self._ordered = self._ordered.to(gan.device)
         x_real, self.conditions = self.suite.pick(trainer.datamodule.held_out)
         extractors = [suite.extractor.to(gan.device) for suite in self.suites]
         self.real = [extractor.extract(x_real) for extractor in extractors]
@@ -79,6 +80,20 @@ class Evaluation(Periodic):
         self._ordered += gan.losses["critic/ordered"]
         self._batches += 1
         super().on_train_batch_end(trainer, gan, outputs, batch, batch_idx)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, gan: GAN, checkpoint: dict[str, Any]) -> None:
+        """Add what was added up since the last evaluation, on each rank; called on all of them."""
+        ordered = trainer.strategy.all_gather(self._ordered).reshape(-1).cpu()  # [ranks]
+        checkpoint["since_evaluation"] = {"ordered": ordered, "batches": self._batches}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, gan: GAN, checkpoint: dict[str, Any]) -> None:
+        """Go on adding up, with the mean of the ranks if they are others now."""
+        since = checkpoint.get("since_evaluation")  # earlier versions began anew
+        if since is not None:
+            ordered, ranks = since["ordered"], trainer.world_size
+            same = len(ordered) == ranks
+            self._ordered = ordered[trainer.global_rank] if same else ordered.mean()
+            self._batches = since["batches"]
 
     def act(self, trainer: L.Trainer, gan: GAN) -> None:
         """Score the averaged generator; on rank 0, write the row."""

@@ -10,16 +10,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from mbgan.gan import GAN
+from mbgan.runs import SIGNALS
 
 log = logging.getLogger(__name__)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Guard(Callback):
     """Stops the run after `total_images`, on a number that is not finite, and on a signal.
 
-    The first Ctrl-C or SIGTERM lets the current batch end and the run be saved; the second one
-    ends the process at once. Listed first, so that the callbacks after it see the stop.
+    Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2 lets the current batch end and the run be saved; a second
+    Ctrl-C ends the process at once. The others may come twice: from SLURM, and from torchrun.
+    Listed first, so that the callbacks after it see the stop.
 
     Args:
         total_images: images the critic sees: the length of the run, at least 1.
@@ -85,9 +86,10 @@ class Guard(Callback):
             self.interrupted = trainer.should_stop = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.signaled:
+        if self.signaled and number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+        if not self.signaled:
+            name = signal.Signals(number).name
+            log.warning("%s: saving at the end of this batch (Ctrl-C to stop now)", name)
         self.signaled = True
-        name = signal.Signals(number).name
-        log.warning("%s: saving at the end of this batch (again to stop now)", name)

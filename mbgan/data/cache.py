@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import os
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from mbgan.data.decode import UnreadableImage, decode
 from mbgan.data.folder import ImageFile
+from mbgan.files import remove_drafts, whole
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ def _read(stem: Path, files: Sequence[ImageFile], image_size: int) -> ImageSet |
 def _build(stem: Path, files: Sequence[ImageFile], image_size: int) -> None:
     log.info("decoding %d images into %s (once)", len(files), stem.parent)
     stem.parent.mkdir(parents=True, exist_ok=True)
+    remove_drafts(stem.parent)
     with whole_file(stem.with_suffix(".npy")) as out:
         meta = _decode_all(files, image_size, out)
     with whole_file(stem.with_suffix(".json")) as out:
@@ -190,13 +191,5 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: if the disk is full or path cannot be written to.
     """
-    # Not the process id, which two machines that share a disk may both have.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as draft, draft.open("xb") as file:
+        yield file

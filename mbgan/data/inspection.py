@@ -11,8 +11,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -24,6 +25,7 @@ from mbgan.data.fields import Box, Fields
 from mbgan.data.folder import ImageFile
 from mbgan.data.quality import measure
 from mbgan.data.rendering import stain_of
+from mbgan.runs import SIGNALS
 
 VERSION = 1  # raise with every change to what `inspect` sees: journals are keyed by it
 
@@ -180,5 +182,15 @@ def on_all_cores(
 
 
 def _leave_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends the workers
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # the caller ends the workers
+    Thread(target=_end_with_caller, daemon=True).start()
     cv2.setNumThreads(1)  # every core has its own worker
+
+
+def _end_with_caller() -> None:
+    """End this worker when its caller was killed: it would wait for more work forever."""
+    caller = parent_process()
+    assert caller is not None, "a worker has a caller"
+    caller.join()
+    os._exit(1)

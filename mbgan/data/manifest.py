@@ -7,6 +7,7 @@ import pandas as pd
 
 from mbgan.data.folder import UNKNOWN, ImageFile
 from mbgan.data.verdicts import AFTER
+from mbgan.files import whole
 
 FILE = "manifest.parquet"
 TEXTS = (
@@ -18,9 +19,8 @@ COLUMNS = (*TEXTS, "patient", "width", "height", "cluster", "conflict", "um_per_
 
 def write(table: pd.DataFrame, folder: Path, name: str = FILE) -> None:
     """Write the manifest into a prepared folder, whole or not at all."""
-    temporary = folder / f".{name}"
-    table.to_parquet(temporary, index=False)
-    temporary.replace(folder / name)
+    with whole(folder / name) as draft:
+        table.to_parquet(draft, index=False)
 
 
 def read(folder: Path, name: str = FILE) -> pd.DataFrame:

@@ -4,8 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from mbgan.data.phantom_cells import SIDE, Field, Nucleus
 from mbgan.data.phantom_faults import plant_faults
 from mbgan.data.phantom_stain import stain
 from mbgan.data.phantom_tissue import DRAW, UM_PER_PIXEL, Habit, lay_out
+from mbgan.files import remove_drafts, whole
 from mbgan.stains import EOSIN, HEMATOXYLIN
 
 log = logging.getLogger(__name__)
@@ -223,22 +222,19 @@ def phantom_dir(
         return final
     log.info("drawing the phantom data set: %d images into %s", len(jobs), final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    draft = final.parent / f".{final.name}.{uuid.uuid4().hex}"  # not mkdtemp: others may read it
-    draft.mkdir()
+    remove_drafts(final.parent, final.name)
     try:
-        if faults:
-            plant_faults(phantom_dir(cache_dir, seed, counts), draft, seed, faults)
-        else:
-            # loky, because its workers do not import the caller's __main__ with all of torch.
-            workers = min(len(jobs) // 8 or 1, os.cpu_count() or 1)  # a few need no worker
-            Parallel(n_jobs=workers)(delayed(_save)(job, seed, draft) for job in jobs)
-        try:
-            draft.rename(final)
-        except OSError:  # another process was first; its pictures are the same
-            if not final.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with whole(final) as draft:  # not mkdtemp: others may read it
+            draft.mkdir()
+            if faults:
+                plant_faults(phantom_dir(cache_dir, seed, counts), draft, seed, faults)
+            else:
+                # loky, because its workers do not import the caller's __main__ with all of torch.
+                workers = min(len(jobs) // 8 or 1, os.cpu_count() or 1)  # a few need no worker
+                Parallel(n_jobs=workers)(delayed(_save)(job, seed, draft) for job in jobs)
+    except OSError:  # another process was first; its pictures are the same
+        if not final.is_dir():
+            raise
     return final
 
 

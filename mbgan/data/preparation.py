@@ -22,6 +22,7 @@ from mbgan.data.quality import Check
 from mbgan.data.rendering import cut, image_name, render
 from mbgan.data.stain import Identity, Normalizer, NoStain, medoid
 from mbgan.data.verdicts import AFTER, COLORS, DuplicateRules, decide, unit_vectors
+from mbgan.files import remove_drafts
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Preparation:
     def run(self, scan: Scan) -> pd.DataFrame:
         """Prepare what a folder holds, and return the manifest."""
         self.out.mkdir(parents=True, exist_ok=True)
+        for folder in (self.out, *(self.out / "images").glob("*/*")):
+            remove_drafts(folder)
         seen = self.inspect(scan.files)
         table = decide(seen, self.checks, self.duplicates, self.shares, self.seed)
         try:
@@ -119,9 +122,9 @@ class Preparation:
                 missing = dict[int, tuple[str, Path]]()
                 for i, row in zip(tiles.index, tiles.to_dict("records"), strict=True):
                     image = image_name(row, f"{self.image_size} {stain}")
-                    table.at[i, "image"] = image
                     if image in known and (self.out / image).is_file():
                         table.loc[i, list(known[image])] = list(known[image].values())
+                        table.at[i, "image"] = image
                     else:
                         missing[i] = (row["tile"], self.out / image)
                 if missing:
@@ -129,9 +132,13 @@ class Preparation:
                     jobs.append((paths[name], sha256, parts, self.image_size, normalizer))
                     indices.append(list(missing))
         for job, results in self._on_all_cores("writing", render, jobs):
-            for i, (colors, reason) in zip(indices[job], results, strict=True):
+            for i, (_, path), (colors, reason) in zip(
+                indices[job], jobs[job][2], results, strict=True
+            ):
                 table.loc[i, AFTER] = unit_vectors(colors)
                 table.at[i, "unnormalized"] = reason
+                # Last: after an interrupt this table says which files' measures are known.
+                table.at[i, "image"] = path.relative_to(self.out).as_posix()
         for i in table.index[table["unnormalized"] != ""]:
             reason = f"unnormalized ({table.at[i, 'unnormalized']})"
             table.at[i, "reasons"] = "; ".join(filter(None, (table.at[i, "reasons"], reason)))

@@ -1,7 +1,6 @@
 """Images of a prepared folder: cut, resized, normalized in stain, saved as PNG."""
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image
 
 from mbgan.data.decode import UnreadableImage, read_image, resize
 from mbgan.data.stain import Normalizer, NoStain, stain_colors
+from mbgan.files import whole
 
 VERSION = 1  # raise with every change to the pixels that `render` writes: images are named by it
 
@@ -88,11 +88,7 @@ def stain_of(pixels: NDArray[np.uint8]) -> list[float] | None:
 
 
 def save(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write an image [H, W, 3], uint8, as PNG: to a temporary name first, then renamed."""
+    """Write an image [H, W, 3], uint8, as PNG, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole(path) as draft:
+        Image.fromarray(pixels).save(draft, format="PNG", compress_level=1)

@@ -1,8 +1,6 @@
 """A bundle of a generator to hand on, and the gates before it."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -12,6 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from mbgan import bundle
+from mbgan.files import remove_drafts, whole
 from mbgan.networks import Generator
 from mbgan.runs import sha256_of, write_text
 from mbgan.studies.page import environment
@@ -123,9 +122,10 @@ def write_bundle(
             "says why: override_gate=REASON, which is written into the card"
         )
     bundle.architecture(facts.architecture, dict(facts.settings))  # readable again
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
-    try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_drafts(out.parent, out.name)
+    with whole(out) as draft:
+        draft.mkdir()
         weights = {name: x.contiguous().clone() for name, x in generator.state_dict().items()}
         save_file(weights, draft / bundle.WEIGHTS, {"format": "pt"})
         (draft / bundle.WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
@@ -153,11 +153,6 @@ def write_bundle(
         sums = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
         write_text(draft / bundle.SUMS, sums)
         bundle.read_bundle(draft)
-        if out.is_dir():
-            out.rmdir()
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def components(status: Mapping[str, Any]) -> dict[str, Any]:

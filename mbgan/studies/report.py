@@ -1,7 +1,5 @@
 """The report of a comparison: one page without network, the same as Markdown, figures, a table."""
 
-import os
-import shutil
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from mbgan.data.decode import UnreadableImage, read_image, size_and_format
+from mbgan.files import draft_of, flush, flush_names, remove, remove_drafts
 from mbgan.runs import write_text
 from mbgan.studies.card_figures import data_uri, to_svg
 from mbgan.studies.comparison import Row, compare, results
@@ -91,9 +90,10 @@ def write_report(runs: Sequence[RunRecord], out: Path, *, real_images: bool) -> 
         raise NotADirectoryError(f"out must be a folder, new or old, got the file {out}")
     found = compare(runs)
     out = out.absolute()
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    draft = draft_of(out)
     try:
         (draft / "figures").mkdir(parents=True)
+        remove_drafts(out.parent, out.name)
     except OSError as error:
         raise OSError(f"out must be a folder that can be made, got {out} ({error})") from None
     try:
@@ -121,10 +121,12 @@ def write_report(runs: Sequence[RunRecord], out: Path, *, real_images: bool) -> 
         (out / "figures").mkdir(parents=True, exist_ok=True)
         names = sorted(path.name for path in (draft / "figures").iterdir())
         figures_made = [f"figures/{name}" for name in names]
+        flush(draft)
         for name in (*figures_made, "results.csv", "report.md", "report.html"):
             (draft / name).replace(out / name)
+        flush_names(out)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        remove(draft)
     return found
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from mbgan.files import whole
 from mbgan.metrics.memorization import Match, nearest_pose, poses
 from mbgan.metrics.neighbors import nearest
 from mbgan.runs import write_text
@@ -98,9 +99,8 @@ def write(scored: Scored, folder: Path) -> None:
     if scored.train is not None:
         figures["nearest"] = gallery(scored)
     for name, figure in figures.items():
-        draft = folder / f".{name}.png"
-        figure.savefig(draft, dpi=130)
-        draft.rename(folder / f"{name}.png")
+        with whole(folder / f"{name}.png") as draft:
+            figure.savefig(draft, dpi=130, format="png")
 
 
 def strip(result: dict[str, Any]) -> Figure:

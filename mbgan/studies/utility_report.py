@@ -15,6 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mbgan.files import whole
 from mbgan.runs import write_text
 from mbgan.studies.card_figures import to_svg
 from mbgan.studies.comparison_figures import CHART, COLORS, INCHES, MARKERS
@@ -44,7 +45,7 @@ def write(
     table = pd.DataFrame([row for result in results for row in result["rows"]])
     found = comparisons(table)
     n_fit = table[table["title"] == "real"].groupby("train_share")["n_images"].mean()
-    whole = table[table["train_share"] == table["train_share"].max()]
+    all_of_it = table[table["train_share"] == table["train_share"].max()]
     content = {
         "images": images.summary,
         "counts": images.counts,
@@ -52,7 +53,7 @@ def write(
         "n_groups": len(set(images.groups)),
         "data_sha256": images.sha256,
         "n_folds": len(results),
-        "test_share": float((whole["n_test"] / whole["n_train"]).mean()),
+        "test_share": float((all_of_it["n_test"] / all_of_it["n_train"]).mean()),
         "n_fit": {f"{share:g}": n for share, n in n_fit.items()},
         "settings": settings,
         "folds": [{k: v for k, v in result.items() if k != "rows"} for result in results],
@@ -65,9 +66,8 @@ def write(
     for name, (title, caption, figure) in charts(content).items():
         with mpl.rc_context(CHART | {"svg.hashsalt": name}):
             (out / "figures").mkdir(exist_ok=True)
-            draft = out / "figures" / f".{name}.png"
-            figure.savefig(draft, dpi=160)
-            draft.rename(out / "figures" / f"{name}.png")
+            with whole(out / "figures" / f"{name}.png") as draft:
+                figure.savefig(draft, dpi=160, format="png")
             svg = to_svg(figure, name)
         figures.append({"title": title, "caption": caption, "svg": svg})
     write_text(out / "utility.csv", writable(table.to_csv(index=False)))

@@ -148,6 +148,25 @@ def test_interrupted_writing_goes_on_where_it_stopped(root, tmp_path, done, monk
     assert not (tmp_path / "out/interrupted.parquet").exists()
 
 
+def test_an_image_whose_measures_an_interrupt_kept_out_is_measured_again(
+    root, tmp_path, monkeypatch
+):
+    """The file was there and the row knew its name, so that nothing was measured ever after."""
+    write = module.render
+
+    def interrupted(path, *rest):
+        write(path, *rest)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "render", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            preparation(tmp_path / "out").run(scan(root, Naming()))
+    table = preparation(tmp_path / "out").run(scan(root, Naming()))
+    fresh = preparation(tmp_path / "fresh").run(scan(root, Naming()))
+    pd.testing.assert_frame_equal(table, fresh)
+
+
 def test_a_file_that_changes_while_others_are_read_is_named(root, tmp_path, monkeypatch):
     inspect = module.inspect
 
