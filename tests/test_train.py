@@ -399,12 +399,13 @@ def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number):
 
 def test_a_run_whose_numbers_break_stops_and_says_which(call, small, tmp_path):
     before = signal.getsignal(signal.SIGINT)
-    code, err = call(
-        train.main, *small, "model.make_opt_d.lr=1e30", "callbacks.guard.check_every=1"
-    )
+    code, err = call(train.main, *small, "model.make_opt_d.lr=1e30")
     assert code == 1
     assert "became infinite or NaN after" in err.splitlines()[-1]
-    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["status"] == "failed"
+    assert len(record["nonfinite"]["last"]["training_images"]) == 4
+    assert record["nonfinite"]["last"]["training_images"][0].endswith(".png)")
     assert signal.getsignal(signal.SIGINT) is before  # given back
 
 

@@ -1,4 +1,4 @@
-"""When a run ends: at its last image, when its numbers break, or when somebody asks."""
+"""When a run ends: at its last image, or when somebody asks."""
 
 import logging
 import signal
@@ -6,7 +6,6 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from mbgan.gan import GAN
@@ -16,15 +15,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Guard(Callback):
-    """Stops the run after `total_images`, on a number that is not finite, and on a signal.
+    """Stops the run after `total_images`, and on a signal.
 
     The first Ctrl-C or SIGTERM lets the current batch end and the run be saved; the second one
-    ends the process at once. Listed first, so that the callbacks after it see the stop.
+    ends the process at once. Listed before the callbacks that must see the stop.
 
     Args:
         total_images: images the critic sees: the length of the run, at least 1.
-        check_every: batches between two looks at the losses and, on several devices, at the
-            other ranks' signals; each look waits for the device.
+        check_every: on several devices, batches between two looks at the other ranks' signals;
+            each look waits for the device.
 
     Raises:
         ValueError: if a number is under 1.
@@ -58,28 +57,15 @@ class Guard(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop where the run is to stop.
-
-        Raises:
-            FloatingPointError: if a loss is not finite.
-        """
+        """Stop where the run is to stop."""
         if gan.images_seen >= self.total_images:
             trainer.should_stop = True
         elif trainer.world_size == 1 and self.signaled:
             self.interrupted = trainer.should_stop = True
-        if (batch_idx + 1) % self.check_every and not trainer.should_stop:
-            return
-        broken = [name for name, loss in gan.losses.items() if not torch.isfinite(loss)]
-        if trainer.strategy.reduce_boolean_decision(bool(broken), all=False):  # on any rank
-            names = " and ".join(broken) or "a loss on another rank"
-            raise FloatingPointError(
-                f"{names} became infinite or NaN after {gan.images_seen} images; "
-                "the last checkpoint is from before; try a lower model.make_opt_d.lr or "
-                "trainer.precision=32-true"
-            )
         if (
-            not trainer.should_stop
-            and trainer.world_size > 1
+            trainer.world_size > 1
+            and (batch_idx + 1) % self.check_every == 0
+            and not trainer.should_stop
             and trainer.strategy.reduce_boolean_decision(self.signaled, all=False)
         ):
             self.interrupted = trainer.should_stop = True
