@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
-    {"images", "latents", "runs", "schedules", "stains", "labels", "watermark"},
+    {"images", "failures", "latents", "runs", "schedules", "stains", "labels", "watermark"},
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
     {"combinations", "production"},
     {"gan", "bundle"},

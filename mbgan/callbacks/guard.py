@@ -1,13 +1,17 @@
 """When a run ends: at its last image, or when somebody asks."""
 
 import logging
+import os
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
+from mbgan.failures import lost_a_rank, silent_ranks
 from mbgan.gan import GAN
 
 log = logging.getLogger(__name__)
@@ -36,6 +40,7 @@ class Guard(Callback):
             raise ValueError(f"callbacks.guard.check_every must be at least 1, got {check_every}")
         self.total_images, self.check_every = total_images, check_every
         self.signaled = self.interrupted = False
+        self.silent: list[int] = []  # ranks that did not answer, where that ended the run
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -51,6 +56,14 @@ class Guard(Callback):
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         """After an error, where Lightning calls no teardown: end the ranks that wait for this."""
         self.teardown(trainer, gan, "fit")
+        if trainer.world_size > 1 and lost_a_rank(exception):
+            folder, rank = Path(trainer.default_root_dir), trainer.global_rank
+            self.silent = silent_ranks(folder, rank, trainer.world_size)
+            environment = trainer.strategy.cluster_environment
+            if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+                parent = rank - trainer.local_rank  # started this one, and hangs for ever
+                if parent in self.silent:
+                    os.kill(os.getppid(), signal.SIGKILL)
         if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
 

@@ -156,6 +156,8 @@ class Numbers(Callback):
         position, self._due = gan.images_drawn, False
         content = read_checkpoint(self.run.checkpoint("last"))
         gan.on_load_checkpoint(content)
+        for callback in trainer.callbacks:
+            callback.on_load_checkpoint(trainer, gan, content)
         gan.load_state_dict(content["state_dict"])
         trainer.strategy.load_optimizer_state_dict(content)
         gan.on_train_start()  # the optimizers' settings

@@ -109,9 +109,7 @@ def test_a_step_left_out_changes_nothing_and_the_run_goes_on(fit, tmp_path, capl
     changes = {"augment": Adaptive(Chain(shift=Translation(0.125)), 0.6, 100, 4, 0.8)}
     changes |= {"regularizer": Sum(lecam=LeCam(0.1, warmup=0)), "loss": NonSaturating()}
     gan, policy = tiny_gan(**changes, n_critic=6), numbers(tmp_path, "skip")
-    fit(
-        gan, AT + 1, callbacks=[policy, *plants]
-    )  # the broken one is the last
+    fit(gan, AT + 1, callbacks=[policy, *plants])  # the broken one is the last
     before = plants[1].state
     still = {k: v for k, v in gan.state_dict().items() if not k.startswith("generator")}
     assert_same(still, before)
