@@ -1,5 +1,6 @@
 """What goes wrong outside of this program and has no class of its own, told in one sentence."""
 
+import errno
 import re
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ KNOWN = {  # in PyTorch's words, and in ours
     ),
 }
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 
 @contextmanager
 def in_one_sentence() -> Iterator[None]:
@@ -37,6 +40,26 @@ def in_one_sentence() -> Iterator[None]:
                 first = f" ({said.splitlines()[0].strip()})" if said != "out of memory" else ""
                 raise ValueError(f"{sentence}{first}") from None
         raise
+
+
+@contextmanager
+def writing_to(run: Path) -> Iterator[None]:
+    """Say of an error of the disk, which may not know its file, where it was and how to go on.
+
+    Raises:
+        OSError: in place of one of DISK that says nothing more yet.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK or error.__cause__ is not None:
+            raise
+        where = error.filename or f"into {run}"
+        raise OSError(
+            error.errno,
+            f"cannot write {where} ({error.strerror}); make room there, then go on from the last "
+            f"checkpoint with resume={run}",
+        ) from error
 
 
 def lost_a_rank(error: BaseException) -> bool:

@@ -2,11 +2,13 @@
 
 import logging
 import sys
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mbgan.failures import lost_a_rank, writing_to
 from mbgan.runs import Run
 from mbgan.sweeps import outcome, train_job
 from mbgan.verbs import INTERRUPTED, verb
@@ -29,7 +31,7 @@ def train(cfg: DictConfig) -> float | None:
     """Train and score in this process; see `main`."""
     from mbgan.callbacks.wandb import finished  # heavy imports wait until --help had its chance
 
-    with finished():
+    with finished(), writing_to(Path(cfg.run_dir)):
         return fit_and_score(cfg)
 
 
@@ -46,7 +48,6 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     from mbgan.callbacks.dashboards import publish
     from mbgan.callbacks.evaluation import Evaluation
     from mbgan.callbacks.guard import Guard
-    from mbgan.failures import lost_a_rank
     from mbgan.studies.score_sheet import rows, table
     from mbgan.weights import read_checkpoint
 

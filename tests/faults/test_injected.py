@@ -1,6 +1,6 @@
 """Damage from outside, done for real where this machine lets us: one clear line or on it goes.
 
-Each test adds what it saw to the file that MBGAN_FAULTS names, as experiments/faults/injected.py wants.
+Each test adds what it saw to the file that MBGAN_FAULTS names: experiments/faults/injected.sh.
 """
 
 import csv
@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -19,12 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from test_train import assert_same_training, process, rows, wait_for, weights
+from test_train import assert_same_training, process, wait_for, weights
 
 from mbgan import evaluate, train
 from mbgan.callbacks.evaluation import Evaluation
-from mbgan.callbacks.samples import Samples
 
 as_root = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("mount"), reason="mounting needs root"
@@ -33,15 +30,14 @@ ON = "goes on, same weights"
 
 
 @pytest.fixture
-def note(request):
+def note(request, tmp_path):
     """Append a row to the table of faults, if somebody makes it."""
 
     def write(fault, expected, seen):
         if path := os.environ.get("MBGAN_FAULTS"):
             with open(path, "a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow(
-                    [fault, expected, seen, request.node.name]
-                )
+                words = [fault, expected, seen.replace(str(tmp_path), "DIR"), request.node.name]
+                csv.writer(file, lineterminator="\n").writerow(words)
 
     return write
 
@@ -124,19 +120,24 @@ def test_a_run_folder_that_becomes_read_only_is_one_line_and_resumes(
     call, small, whole, note, monkeypatch, tmp_path
 ):
     other, run = whole(), tmp_path / "run"
-    run.mkdir()
-    with mounted(run, "--bind", str(run)):
-        with monkeypatch.context() as m:
-            during(m, lambda: mount("-o", "remount,ro,bind", str(run)))
+
+    def seal():  # over what is there, as files that are open for writing hold a mount
+        mount("--bind", str(run), str(run))
+        mount("-o", "remount,ro,bind", str(run))
+
+    with monkeypatch.context() as m:
+        during(m, seal)
+        try:
             code, err = call(train.main, *small)
-        assert code == 1, err
-        line = the_line(err)
-        assert "Read-only file system" in line
-        assert str(run) in line
-        mount("-o", "remount,rw,bind", str(run))
-        code, err = call(train.main, f"resume={run}")
-        assert code == 0, err
-        assert_same_training(run, other)
+        finally:
+            subprocess.run(["umount", "--lazy", str(run)], check=True)
+    assert code == 1, err
+    line = the_line(err)
+    assert "Read-only file system" in line
+    assert str(run) in line
+    code, err = call(train.main, f"resume={run}")
+    assert code == 0, err
+    assert_same_training(run, other)
     note("run folder read-only in mid-run", "one line, resumes", line)
 
 
