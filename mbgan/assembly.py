@@ -1,10 +1,10 @@
 """Configs become objects, and run folders become generators."""
 
 import logging
-import re
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,15 +65,19 @@ def assemble(cfg: DictConfig) -> Parts:
     gan.condition_on(datamodule.conditions, datamodule.shares)
     origin = begin(cfg, gan)
     compile_networks(cfg, gan)
+    patience = timedelta(seconds=cfg.rank_timeout_s)
+    strategy = DDPStrategy(find_unused_parameters=True, timeout=patience) if devices > 1 else "auto"
     trainer = instantiate(
         cfg.trainer,
         # Not "auto", which takes Apple's GPU: nobody has tried the penalty there.
         accelerator=pick_accelerator(cfg.trainer),
         precision=pick_precision(cfg.trainer),
-        strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
+        strategy=strategy,
+        # Its trials choose now this kernel, now that, whose sums differ in the last bit.
+        benchmark=cfg.trainer.benchmark and not cfg.trainer.deterministic,
         # Of the whole batch, as on one device; torch has no such layer for the CPU.
         sync_batchnorm=devices > 1 and pick_accelerator(cfg.trainer) != "cpu",
-        logger=[instantiate(logger) for logger in cfg.logger.values()],
+        logger=[instantiate(logger) for logger in cfg.logger.values() if logger],
         callbacks=callbacks,
         default_root_dir=cfg.run_dir,
         max_epochs=-1,  # the stream of batches has no end: the guard stops it
@@ -160,13 +164,6 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def lost_a_rank(error: RuntimeError) -> bool:
-    """Tell whether a process failed because it does not reach another one of its run."""
-    # gloo's errors have no type of their own
-    gone = r"Connection (reset|closed|refused)|Broken pipe|gloo.*[Tt]imed out|[Tt]imeout .*gloo"
-    return isinstance(error, torch.distributed.DistError) or bool(re.search(gone, str(error)))
-
-
 def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     """Return the saved config of the run that cfg.resume names, with the overrides laid over it.
 
@@ -195,6 +192,8 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
                 "start a new run for it"
             )
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
+    for key in cfg.keys() - saved.keys():
+        saved[key] = cfg[key]  # what an update has brought
     saved.run_dir = cfg.run_dir  # the folder may have been moved, or copied
     if run.unbegun:
         saved.resume = None

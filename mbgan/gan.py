@@ -1,6 +1,7 @@
 """The training loop: critic steps and generator steps, for any networks, loss and regularizer."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any, Literal
 
@@ -25,6 +26,10 @@ from mbgan.weights import differences
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 COUNTERS = ("critic_steps", "images_seen", "images_drawn")
 SETTLING = 512  # images that the averaged generator's batch norm takes its statistics from
+
+
+class SkipStep(Exception):
+    """Raised by a callback before an optimizer's step: it is not taken, and the run goes on."""
 
 
 class GAN(L.LightningModule):
@@ -187,11 +192,13 @@ class GAN(L.LightningModule):
             draws = Draws(self.seed, self.critic_steps, rank, world_size)
             torch.manual_seed(seed_of(self.seed, "dropout", self.critic_steps, rank))
             torch.compiler.cudagraph_mark_step_begin()  # their outputs are used up; else no effect
-            self._critic_step(x_real, condition, draws, opt_d)
+            with suppress(SkipStep):
+                self._critic_step(x_real, condition, draws, opt_d)
             self.critic_steps += 1
             self.images_seen += len(x_real) * world_size
             if self.critic_steps % self.n_critic == 0:
-                self._generator_step(x_real, condition, draws, opt_g)
+                with suppress(SkipStep):
+                    self._generator_step(x_real, condition, draws, opt_g)
 
     def _critic_step(
         self, x_real: Tensor, condition: Tensor, draws: Draws, opt: LightningOptimizer
@@ -214,18 +221,18 @@ class GAN(L.LightningModule):
                     *(x_real, x_fake, d_real, d_fake, draws),
                 )
             )
+            self.losses |= {
+                "critic/loss": loss.detach(),
+                "critic/penalty": penalty.detach(),
+                "critic/real": d_real.detach().mean(),
+                "critic/fake": d_fake.detach().mean(),
+                "critic/ordered": ordered(d_real.detach(), d_fake.detach()),
+            }
             opt.zero_grad()
             self.manual_backward(loss + penalty + extra)
             opt.step()
             self.regularizer.after_step(self.critic)
         self.augment.observe(d_real.detach(), draws)
-        self.losses |= {
-            "critic/loss": loss.detach(),
-            "critic/penalty": penalty.detach(),
-            "critic/real": d_real.detach().mean(),
-            "critic/fake": d_fake.detach().mean(),
-            "critic/ordered": ordered(d_real.detach(), d_fake.detach()),
-        }
 
     def _generator_step(
         self, x_real: Tensor, condition: Tensor, draws: Draws, opt: LightningOptimizer
@@ -242,13 +249,13 @@ class GAN(L.LightningModule):
             loss = self.loss.generator(d_real, d_fake) + self.critic.extra_generator_loss(draws)
             z = self.latents(condition, draws.of("path"))
             penalty = self.generator_regularizer(self.generator, z, draws.of("path"), turn)
+            self.losses |= {"generator/loss": loss.detach(), "generator/penalty": penalty.detach()}
             opt.zero_grad()
             self.manual_backward(loss + penalty)
             opt.step()
         images = n * draws.world_size * self.n_critic  # the critic saw since the last turn
         decay = ema_decay(self.ema_half_life, images, self.images_seen, self.ema_ramp_up)
         update_ema(self.generator_ema, self.generator, decay)
-        self.losses |= {"generator/loss": loss.detach(), "generator/penalty": penalty.detach()}
 
     def _set_rates(self) -> None:
         for opt, settings in zip(self.optimizers(), self._settings, strict=True):
@@ -319,3 +326,4 @@ class GAN(L.LightningModule):
             )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
+        self._settled_at = -1

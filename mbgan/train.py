@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from mbgan.failures import lost_a_rank, writing_to
 from mbgan.runs import Run
 from mbgan.sweeps import outcome, train_job
 from mbgan.verbs import INTERRUPTED, discard_new_folder, verb
@@ -30,7 +31,7 @@ def train(cfg: DictConfig) -> float | None:
     """Train and score in this process; see `main`."""
     from mbgan.callbacks.wandb import finished  # heavy imports wait until --help had its chance
 
-    with finished():
+    with finished(), writing_to(Path(cfg.run_dir)):
         return fit_and_score(cfg)
 
 
@@ -67,7 +68,6 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     With full_metrics=null a run ends unscored: a study's generators are many, and judged by what
     their images do.
     """
-    import torch
     from hydra.utils import instantiate
 
     from mbgan import assembly
@@ -90,17 +90,14 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     assembly.record_config(parts, cfg, run)
     try:
         parts.trainer.fit(parts.gan, parts.datamodule, ckpt_path=checkpoint, weights_only=True)
-    except torch.OutOfMemoryError:
-        raise ValueError(
-            f"batch_size must fit into the memory of {parts.trainer.strategy.root_device}, got "
-            f"{cfg.batch_size} at image_size={cfg.image_size}; lower either"
-        ) from None
     except RuntimeError as error:
-        if parts.trainer.world_size > 1 and assembly.lost_a_rank(error):
+        if parts.trainer.world_size > 1 and lost_a_rank(error):
+            silent = ", ".join(map(str, find(parts.trainer, Guard).silent))
             raise ValueError(
-                f"another of the {parts.trainer.world_size} processes of this run is gone; its own "
-                f"last words say why. Go on from the last checkpoint, on any number of devices: "
-                f"python -m mbgan.train resume={run.folder.absolute()}"
+                f"another of the {parts.trainer.world_size} processes of this run is gone, or did "
+                f"not answer for rank_timeout_s={cfg.rank_timeout_s} s (rank {silent or 'unknown'})"
+                "; its own last words say why. Go on from the last checkpoint, on any number of "
+                f"devices: python -m mbgan.train resume={run.folder.absolute()}"
             ) from None
         raise
     if not parts.trainer.is_global_zero:

@@ -21,6 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mbgan.failures import in_one_sentence
 from mbgan.runs import SIGNALS, Run, rank
 from mbgan.sweeps import sweep_folder
 
@@ -91,7 +92,8 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
                 try:
                     check_numbers(name)
                     keep_freed_memory()
-                    return function(cfg)
+                    with in_one_sentence():
+                        return function(cfg)
                 except KeyboardInterrupt:
                     discard_new_folder()
                     raise

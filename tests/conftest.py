@@ -6,6 +6,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import lightning as L
@@ -139,6 +140,7 @@ class ArrayData(L.LightningDataModule):
         shape = (n, 3, image_size, image_size)
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         self.train = Rows(images, np.arange(n), np.arange(n) % conditions if conditions else None)
+        self.train_files = [SimpleNamespace(name=f"{i:02d}.png") for i in range(n)]
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def train_dataloader(self):

@@ -9,7 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[1] / "mbgan"
 LAYERS = [  # bottom to top
     {"documents", "files"},
-    {"images", "latents", "runs", "schedules", "slopes", "stains", "labels", "watermark"},
+    {
+        *("images", "failures", "latents", "runs", "schedules", "slopes", "stains", "labels"),
+        "watermark",
+    },
     {"data", "networks", "losses", "regularizers", "augment", "ema", "metrics", "weights"},
     {"combinations", "production"},
     {"gan", "bundle"},

@@ -303,6 +303,39 @@ def test_a_killed_run_resumes_bit_by_bit(small, call, tmp_path):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_seed_gives_the_same_weights_with_and_without_workers(
+    call, small, tmp_path, workers
+):
+    """Another process, started anew: nothing is left over of the first one."""
+    settings = [*small, "transforms=crop", f"data.num_workers={workers}"]
+    twin = process([*settings, f"hydra.run.dir={tmp_path}/twin"])
+    code, err = call(train.main, *small, "transforms=crop")
+    assert code == 0, err
+    _, err = twin.communicate(timeout=300)
+    assert twin.returncode == 0, err
+    assert_same_training(tmp_path / "run", tmp_path / "twin")
+    assert rows(tmp_path / "run") == rows(tmp_path / "twin")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_deterministic_algorithms_are_used_if_they_are_asked_for(call, small, monkeypatch, wanted):
+    """On a CPU, whose sums come out the same anyway, the switches are all there is to see."""
+    seen = []
+
+    def look(self, trainer, gan):
+        seen.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark))
+
+    monkeypatch.setattr("mbgan.callbacks.samples.Samples.act", look)
+    few = ["total_images=4", "full_metrics=null", f"trainer.deterministic={str(wanted).lower()}"]
+    code, err = call(train.main, *small, *few)
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = False
+    assert code == 0, err
+    assert set(seen) == {(wanted, not wanted)}
+    assert "benchmark" not in err
+
+
 def test_a_run_killed_between_its_first_best_and_last_checkpoint_begins_anew(call, small, tmp_path):
     run = tmp_path / "run"
     assert call(train.main, *small, "total_images=24")[0] == 0
@@ -403,12 +436,13 @@ def test_a_signal_saves_and_says_how_to_go_on(small, tmp_path, number):
 
 def test_a_run_whose_numbers_break_stops_and_says_which(call, small, tmp_path):
     before = signal.getsignal(signal.SIGINT)
-    code, err = call(
-        train.main, *small, "model.make_opt_d.lr=1e30", "callbacks.guard.check_every=1"
-    )
+    code, err = call(train.main, *small, "model.make_opt_d.lr=1e30")
     assert code == 1
     assert "became infinite or NaN after" in err.splitlines()[-1]
-    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["status"] == "failed"
+    assert len(record["nonfinite"]["last"]["training_images"]) == 4
+    assert record["nonfinite"]["last"]["training_images"][0].endswith(".png)")
     assert signal.getsignal(signal.SIGINT) is before  # given back
 
 

@@ -1,14 +1,17 @@
-"""When a run ends: at its last image, when its numbers break, or when somebody asks."""
+"""When a run ends: at its last image, or when somebody asks."""
 
 import logging
+import os
 import signal
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
+from mbgan.failures import lost_a_rank, silent_ranks
 from mbgan.gan import GAN
 from mbgan.runs import SIGNALS
 
@@ -16,16 +19,16 @@ log = logging.getLogger(__name__)
 
 
 class Guard(Callback):
-    """Stops the run after `total_images`, on a number that is not finite, and on a signal.
+    """Stops the run after `total_images`, and on a signal.
 
     Ctrl-C, SIGTERM, SIGUSR1 or SIGUSR2 lets the current batch end and the run be saved; a second
     Ctrl-C ends the process at once. The others may come twice: from SLURM, and from torchrun.
-    Listed first, so that the callbacks after it see the stop.
+    Listed before the callbacks that must see the stop.
 
     Args:
         total_images: images the critic sees: the length of the run, at least 1.
-        check_every: batches between two looks at the losses and, on several devices, at the
-            other ranks' signals; each look waits for the device.
+        check_every: on several devices, batches between two looks at the other ranks' signals;
+            each look waits for the device.
 
     Raises:
         ValueError: if a number is under 1.
@@ -38,6 +41,7 @@ class Guard(Callback):
             raise ValueError(f"callbacks.guard.check_every must be at least 1, got {check_every}")
         self.total_images, self.check_every = total_images, check_every
         self.signaled = self.interrupted = False
+        self.silent: list[int] = []  # ranks that did not answer, where that ended the run
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -53,34 +57,29 @@ class Guard(Callback):
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         """After an error, where Lightning calls no teardown: end the ranks that wait for this."""
         self.teardown(trainer, gan, "fit")
+        if trainer.world_size > 1 and lost_a_rank(exception):
+            folder, rank = Path(trainer.default_root_dir), trainer.global_rank
+            self.silent = silent_ranks(folder, rank, trainer.world_size)
+            environment = trainer.strategy.cluster_environment
+            if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+                parent = rank - trainer.local_rank  # started this one, and hangs for ever
+                if parent in self.silent:
+                    os.kill(os.getppid(), signal.SIGKILL)
         if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop where the run is to stop.
-
-        Raises:
-            FloatingPointError: if a loss is not finite.
-        """
+        """Stop where the run is to stop."""
         if gan.images_seen >= self.total_images:
             trainer.should_stop = True
         elif trainer.world_size == 1 and self.signaled:
             self.interrupted = trainer.should_stop = True
-        if (batch_idx + 1) % self.check_every and not trainer.should_stop:
-            return
-        broken = [name for name, loss in gan.losses.items() if not torch.isfinite(loss)]
-        if trainer.strategy.reduce_boolean_decision(bool(broken), all=False):  # on any rank
-            names = " and ".join(broken) or "a loss on another rank"
-            raise FloatingPointError(
-                f"{names} became infinite or NaN after {gan.images_seen} images; "
-                "the last checkpoint is from before; try a lower model.make_opt_d.lr or "
-                "trainer.precision=32-true"
-            )
         if (
-            not trainer.should_stop
-            and trainer.world_size > 1
+            trainer.world_size > 1
+            and (batch_idx + 1) % self.check_every == 0
+            and not trainer.should_stop
             and trainer.strategy.reduce_boolean_decision(self.signaled, all=False)
         ):
             self.interrupted = trainer.should_stop = True

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mbgan.callbacks import find
 from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.guard import Guard
+from mbgan.callbacks.numbers import Numbers
 from mbgan.documents import read_object
 from mbgan.gan import GAN
 from mbgan.runs import Run
@@ -105,6 +106,8 @@ class Provenance(Callback):
             self._write(gan, "failed")
 
     def _write(self, gan: GAN, status: str) -> None:
+        for numbers in (c for c in gan.trainer.callbacks if isinstance(c, Numbers)):
+            self.record["nonfinite"] = numbers.counts | {"last": numbers.last}
         self.record |= {
             "status": status,
             "images_seen": gan.images_seen,

@@ -90,13 +90,17 @@ class BatchStream(IterableDataset[tuple[Tensor, Tensor]]):
         """Return this rank's rows of the batch that begins after `position` images."""
         n = self.batch_size // self.world_size
         items = range(position + self.rank * n, position + (self.rank + 1) * n)
-        rows = [self._index(item) for item in items]
+        rows = self.rows(items)
         originals = self.images[rows]  # fancy indexing copies, also from a memory map
         x = torch.from_numpy(self.transform(originals, items))
         if self.d4:
             draws = Draws(self.seed, position, self.rank, self.world_size)
             x = turn(x, (draws.uniform("d4", n) * 8).long())
         return x, torch.from_numpy(self.images.conditions[rows])
+
+    def rows(self, items: Iterable[int]) -> list[int]:
+        """Return which of the images stand at these places in the stream."""
+        return [self._index(item) for item in items]
 
     def transform(self, x: NDArray[np.uint8], items: Iterable[int]) -> NDArray[np.uint8]:
         """Return images x [N, 3, S, S], uint8, transformed as at these places in the stream.
