@@ -263,7 +263,7 @@ def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | No
     A Ctrl-C here becomes one SIGTERM there, after which a run saves and ends.
     """
     errors, last, relayed = list[str](), "", True
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - of words, without a shell
         command,
         env=environment,
         stderr=subprocess.PIPE,

@@ -25,7 +25,8 @@ def main(which: str, tests: Path, *ran: str) -> None:
             row = packages.setdefault(package.name, {"package": package.name})
             row |= {"allowed": str(package.specifier), which: version(package.name)}
     write("results.csv", [row for row in packages.values() if which in row])
-    suites = list(ElementTree.parse(tests).getroot().iter("testsuite"))
+    report = ElementTree.parse(tests)  # noqa: S314 - of pytest, a moment ago
+    suites = list(report.getroot().iter("testsuite"))
     n = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in COUNTED}
     name = f"{which}: {' '.join(ran) or 'all'}"
     runs = read("tests.csv", "run")

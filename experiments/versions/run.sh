@@ -11,12 +11,14 @@ declare -A resolution=([oldest]=lowest-direct [newest]=highest)
 scratch=${TMPDIR:-/tmp}/mbgan-versions-$which
 [ "${KEEP:-}" ] || trap 'rm -rf "$scratch"' EXIT
 
-mkdir -p "$scratch"
-[ -d "$scratch/uv" ] || python3 -m venv "$scratch/uv"
-[ -d "$scratch/venv" ] || "$python" -m venv --without-pip "$scratch/venv"
-"$scratch/uv/bin/pip" install --quiet uv
-UV_CACHE_DIR="$scratch/cache" "$scratch/uv/bin/uv" pip install --python "$scratch/venv/bin/python" \
-  --resolution "${resolution[$which]}" --editable '.[dev]'
+if [ ! -e "$scratch/.ready" ]; then
+  "$python" -m venv --without-pip "$scratch/venv"
+  python3 -m venv "$scratch/uv"
+  "$scratch/uv/bin/pip" install --quiet uv   # pip cannot be asked for the oldest versions
+  UV_CACHE_DIR="$scratch/cache" "$scratch/uv/bin/uv" pip install --python "$scratch/venv/bin/python" \
+    --resolution "${resolution[$which]}" --editable '.[dev]'
+  touch "$scratch/.ready"
+fi
 export OMP_NUM_THREADS=1 MBGAN_CACHE="$scratch/mbgan"
 "$scratch/venv/bin/python" -m pytest -q --junit-xml "$scratch/tests.xml" "$@" || true   # failures are what is asked for
 "$scratch/venv/bin/python" experiments/versions/collect.py "$which" "$scratch/tests.xml" "$@"
