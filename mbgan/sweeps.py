@@ -272,7 +272,7 @@ def run_relayed(command: Sequence[str], environment: dict[str, str]) -> str | No
     raises here when SLURM is about to end the job, which it has put back into the queue by then.
     """
     errors, last, relayed = list[str](), "", True
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - of words, without a shell
         command,
         env=environment,
         stderr=subprocess.PIPE,

@@ -22,7 +22,7 @@ LAYERS = [  # bottom to top
     {"assembly", "verbs"},
     {
         *("prepare", "train", "evaluate", "generate", "explore", "compare", "dashboard"),
-        *("reader_study", "utility", "detect", "export", "privacy"),
+        *("reader_study", "utility", "detect", "export", "privacy", "doctor"),
     },
 ]
 LEVEL = {room: i for i, layer in enumerate(LAYERS) for room in layer}

@@ -23,7 +23,7 @@ NEEDS_GPU = {"trainer=gpu", "trainer=ddp", "trainer=slurm"}
 NEEDS_WEIGHTS = {"extractor=inception", "extractor=dinov2", "extractor=local"}
 VERBS = (
     *("prepare", "train", "generate", "evaluate", "explore", "compare", "dashboard"),
-    *("reader_study", "utility", "detect", "export", "privacy"),
+    *("reader_study", "utility", "detect", "export", "privacy", "doctor"),
 )
 
 

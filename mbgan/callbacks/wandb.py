@@ -26,6 +26,11 @@ def has_key() -> bool:
         return False
 
 
+def mode() -> str:
+    """Return how a run begins: as WANDB_MODE says, else online if a key is at hand, or offline."""
+    return os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+
+
 class WandbLogger(loggers.WandbLogger):
     """A logger that is online if a key is at hand (or WANDB_MODE says so), else offline.
 
@@ -59,9 +64,8 @@ class WandbLogger(loggers.WandbLogger):
             "group": group or folder.parent.name,
             "tags": [*tags, *([model] if model else [])],
         }
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
-        super().__init__(**settings, mode=mode)
-        if mode != "online":
+        super().__init__(**settings, mode=mode())
+        if mode() != "online":
             return
         from wandb.errors import Error  # loads all of wandb, which the logger has done by now
 

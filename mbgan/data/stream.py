@@ -115,7 +115,7 @@ class BatchStream(IterableDataset[tuple[Tensor, Tensor]]):
             seed = seed_of(self.seed, "transforms", item)
             # Not set_random_seed, which gives all transforms the same numbers: of two at p=0.5
             # either both would be applied or none.
-            self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+            self.compose.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311 - no secret
             image = np.ascontiguousarray(np.moveaxis(before, 0, -1))  # [S, S, 3]
             result = self.compose(image=image)["image"]
             if result.shape != image.shape or result.dtype != np.uint8:

@@ -85,7 +85,7 @@ class Design:
 
     def rng(self, name: str) -> random.Random:
         """Return the random numbers of one part of the study; parts share none."""
-        return random.Random(f"{self.seed}/{name}")
+        return random.Random(f"{self.seed}/{name}")  # noqa: S311 - none that readers see
 
     def bytes(self, name: str, n: int) -> bytes:
         """Return n random bytes that readers may see.
