@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -85,10 +84,9 @@ class MagnificationDataModule(L.LightningDataModule):
         self.image_size, self.batch_size = image_size, batch_size
         self.cache_dir, self.n_train = cache_dir, n_train
         self.d4, self.transforms = d4, tuple((transforms or {}).values())
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        if num_workers > (cores or 1):
+        if num_workers > (cores := cpu_count()):
             log.warning("data.num_workers=%d is more than the cores: using %d", num_workers, cores)
-        self.num_workers, self.seed = min(num_workers, cores or 1), seed
+        self.num_workers, self.seed = min(num_workers, cores), seed
         self.condition = condition
         self.magnifications = self.magnification.split("+")
         if len(self.magnifications) > 1 and condition not in ("magnification", "both"):
