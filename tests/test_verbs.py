@@ -77,8 +77,8 @@ def test_help_waits_for_no_heavy_import(verb):
 
 
 def test_help_offers_the_groups_of_its_verb_alone():
-    page = help_page("generate", "Draw images.", ["n=7"])
+    page = help_page("generate", "Draw images.", ["seed=7"])
     assert page.startswith("Draw images.\n")
-    assert "  n: 7\n" in page
+    assert "  seed: 7\n" in page
     assert "regularizer" not in page
     assert "  regularizer: clip, gp, lecam, none, " in help_page("train", "Train.", [])
