@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -50,7 +51,8 @@ def encode(image: NDArray[np.uint8], note: Mapping[str, Any], kind: str, quality
         }.items():
             text.add_text(key, value)
         text.add_itxt("XML:com.adobe.xmp", XMP.decode())
-        picture.save(file, "PNG", pnginfo=text, exif=exif)
+        # Of tissue, repeats other than runs are rare: a third of the time, up to 5 % more bytes.
+        picture.save(file, "PNG", pnginfo=text, exif=exif, compress_type=zlib.Z_RLE)
     else:
         comment = json.dumps({"synthetic": True, **note})
         picture.save(file, "JPEG", quality=quality, exif=exif, xmp=XMP, comment=comment)

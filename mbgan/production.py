@@ -15,11 +15,14 @@ import os
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -41,6 +44,8 @@ EVERY_S = 10.0  # between two lines about progress
 
 Judge = Callable[[Tensor], list[dict[str, Any]]]  # of images [N, 3, S, S], uint8: rows' columns
 Put = Callable[[str, bytes], None]  # of a file's name and content
+Rows = list[tuple[dict[str, Any], Future[bytes] | None]]  # with the image's file; None: rejected
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -172,43 +177,67 @@ def _work(
 ) -> None:
     """Make this rank's share of the units: shards, or blocks."""
     torch.set_num_threads(threads)
-    generator = generator.to(f"cuda:{rank}" if torch.cuda.is_available() else "cpu").eval()
+    device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
+    generator = generator.to(device, memory_format=torch.channels_last).eval()  # as in training
     size, made = order.shard_size or BLOCK, 0
     began = told = time.monotonic()
-    for number in range(rank, -(-order.n // size), world):
-        unit = range(number * size, min((number + 1) * size, order.n))
-        todo = {i for i in unit if not done[i]}
-        if not todo:
-            continue
-        rows: list[dict[str, Any]] = []
-        # A shard is written whole: a block of it that is there is drawn once more.
-        wanted = todo if order.shard_size is None else set(unit)
-        with _writer(out, number, order.shard_size) as put:
+
+    def drawn() -> Iterator[tuple[int, Rows]]:
+        for number in range(rank, -(-order.n // size), world):
+            unit = range(number * size, min((number + 1) * size, order.n))
+            wanted = {i for i in unit if not done[i]}
+            if wanted and order.shard_size is not None:
+                wanted = set(unit)  # written whole: a block that is there is drawn once more
             for start in range(unit.start, unit.stop, BLOCK):
                 if wanted & set(range(start, start + BLOCK)):
-                    rows += _block(generator, order, start, wanted, judge, put)
-        prefix = "" if order.shard_size is None else _shard(number) + "/"
-        for row in rows:
-            row["file"] = row["file"] and prefix + row["file"]
-        flush_names(out)  # before they have rows
-        _append(out / "manifest.jsonl", [row for row in rows if row["index"] in todo])
-        made += len(todo)
-        if rank == 0 and time.monotonic() - told > EVERY_S:
-            told = time.monotonic()
-            log.info("image %d of %d, %.1f a second", unit.stop, order.n, made / (told - began))
+                    yield number, _block(generator, order, start, wanted, judge, pool)
+
+    # Files are made by other threads while the network draws the next block.
+    with ThreadPoolExecutor(threads) as pool:
+        for number, blocks in groupby(_one_behind(drawn()), key=itemgetter(0)):
+            rows: list[dict[str, Any]] = []
+            with _writer(out, number, order.shard_size) as put:
+                for row, content in (pair for _, block in blocks for pair in block):
+                    if content is not None:
+                        put(row["file"], content.result())
+                    rows.append(row)
+            prefix = "" if order.shard_size is None else _shard(number) + "/"
+            for row in rows:
+                row["file"] = row["file"] and prefix + row["file"]
+            new = [row for row in rows if not done[row["index"]]]
+            flush_names(out)  # before they have rows
+            _append(out / "manifest.jsonl", new)
+            made += len(new)
+            if rank == 0 and time.monotonic() - told > EVERY_S:
+                told, last = time.monotonic(), rows[-1]["index"] + 1
+                log.info("image %d of %d, %.1f a second", last, order.n, made / (told - began))
+
+
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Yield each item when the next one has been made."""
+    before: list[T] = []
+    for item in items:
+        yield from before
+        before = [item]
+    yield from before
 
 
 @torch.no_grad()
 def _block(
-    generator: Generator, order: Order, start: int, wanted: set[int], judge: Judge | None, put: Put
-) -> list[dict[str, Any]]:
-    """Draw a whole block, write what is wanted of it, and return the rows."""
+    generator: Generator,
+    order: Order,
+    start: int,
+    wanted: set[int],
+    judge: Judge | None,
+    pool: ThreadPoolExecutor,
+) -> Rows:
+    """Draw a whole block, and return the rows of what is wanted of it, files in the making."""
     block = range(start, start + BLOCK)
     z = fixed_latents(block, generator.z_dim, order.seed)
     condition = [order.conditions[i % len(order.conditions)] for i in block]
     images = generate(generator, z, torch.tensor(condition), BLOCK, order.truncation).cpu()
     verdicts: list[dict[str, Any]] = judge(images) if judge else [{} for _ in block]
-    rows = []
+    rows: Rows = []
     for i, number, image, verdict in zip(block, condition, images, verdicts, strict=True):
         if i not in wanted:
             continue
@@ -217,17 +246,23 @@ def _block(
         if generator.conditions:
             row["condition"] = generator.conditions[number]
         row |= {"truncation": order.truncation, **order.origin}
+        content = None
         if not verdict.get("rejected"):
-            pixels = image.permute(1, 2, 0).contiguous().numpy()
-            if order.key is not None:
-                pixels = watermark.mark(pixels, order.key)
             note = {k: v for k, v in row.items() if k not in ("file", "run")}  # no paths of ours
-            put(str(row["file"]), encode(pixels, note, order.kind, order.quality))
+            content = pool.submit(_file, image, note, order)
         row |= verdict
-        if verdict.get("rejected"):
+        if content is None:
             row["file"] = None
-        rows.append(row)
+        rows.append((row, content))
     return rows
+
+
+def _file(image: Tensor, note: dict[str, Any], order: Order) -> bytes:
+    """Return an image [3, S, S] as a file, marked and labeled."""
+    pixels = image.permute(1, 2, 0).contiguous().numpy()
+    if order.key is not None:
+        pixels = watermark.mark(pixels, order.key)
+    return encode(pixels, note, order.kind, order.quality)
 
 
 def _shard(number: int) -> str:

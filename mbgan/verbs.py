@@ -107,8 +107,14 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
         def main() -> Any:
             register_resolvers()
             app = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)
+            words = sys.argv[1:]
+            flags = {word for word in words if word.startswith("-")}
             with interruptible():
                 try:
+                    if flags and flags <= {"--help", "-h"}:
+                        overrides = [word for word in words if word not in flags]
+                        print(help_page(name, str(function.__doc__), overrides))
+                        return None
                     with full_errors(True):  # Hydra raises its own errors rather than print them
                         return app(task)()
                 except USER_ERRORS as error:
@@ -163,6 +169,30 @@ def interruptible() -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def help_page(name: str, docstring: str, overrides: list[str]) -> str:
+    """Return what --help says: what the verb does, the groups it chooses from, and its settings.
+
+    Hydra's own page takes a second, in which it copies its configs for every group there is, and
+    offers the groups of other verbs too.
+    """
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        cfg = hydra.compose(name, overrides, return_hydra_config=True)
+    groups = {key.split("@")[0] for key in cfg.hydra.runtime.choices}
+    choices = []
+    for group in sorted(group for group in groups if not group.startswith("hydra/")):
+        files = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+        choices.append(f"  {group}: {', '.join(files)}")
+    lines = [docstring.splitlines()[0], ""]
+    if choices:
+        lines += [f"Groups, as in python -m mbgan.{name} GROUP=CHOICE:", *choices, ""]
+    OmegaConf.set_readonly(cfg, False)
+    OmegaConf.set_struct(cfg, False)
+    del cfg["hydra"]
+    lines.append("Settings, as in KEY=VALUE or KEY.PART=VALUE; conf/ says what they mean:")
+    lines += ["  " + line for line in OmegaConf.to_yaml(cfg).splitlines()]
+    return "\n".join([*lines, "", "Hydra's own flags: --hydra-help"])
 
 
 def keep_freed_memory() -> None:

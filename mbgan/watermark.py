@@ -36,13 +36,23 @@ def _waves(key: str) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
     return np.where(inside, noise / np.abs(noise), 0), inside
 
 
+@lru_cache(maxsize=4)
+def _patterns(key: str, height: int, width: int) -> list[NDArray[np.int16]]:
+    """Return what is added to an image, [H, W, 1] for each of STRENGTHS."""
+    tile = np.fft.ifft2(_waves(key)[0]).real
+    tile /= tile.std()
+    pattern = np.tile(tile, (-(-height // TILE), -(-width // TILE)))[:height, :width, None]
+    return [np.rint(level * pattern).astype(np.int16) for level in STRENGTHS]
+
+
 def strength(image: NDArray[np.uint8], key: str) -> float:
     """Return how clearly an image [H, W, 3] bears the mark; above THRESHOLD it does.
 
     In standard deviations of what an unmarked image shows at one shift.
     """
     waves, inside = _waves(key)
-    light = image.astype(np.float64).mean(-1)
+    red, green, blue = (image[..., i].astype(np.float64) for i in range(3))
+    light = (red + green + blue) / 3
     detail = light - _blurred(light, 9)
     detail /= np.sqrt(_blurred(detail**2, 17)) + 1  # nuclei would outshout the rest
     height, width = (-(-side // TILE) * TILE for side in light.shape)
@@ -57,14 +67,9 @@ def strength(image: NDArray[np.uint8], key: str) -> float:
 
 def mark(image: NDArray[np.uint8], key: str) -> NDArray[np.uint8]:
     """Return an image [H, W, 3] with the mark, as weak as will do after JPEG of quality 75."""
-    waves, _ = _waves(key)
-    tile = np.fft.ifft2(waves).real
-    tile /= tile.std()
-    height, width = image.shape[:2]
-    pattern = np.tile(tile, (-(-height // TILE), -(-width // TILE)))[:height, :width, None]
     marked = image
-    for level in STRENGTHS:
-        marked = np.rint(image + level * pattern).clip(0, 255).astype(np.uint8)
+    for pattern in _patterns(key, *image.shape[:2]):
+        marked = (image + pattern).clip(0, 255).astype(np.uint8)
         if strength(_jpeg(marked), key) >= CLEAR:
             break
     return marked
@@ -78,8 +83,12 @@ def _jpeg(image: NDArray[np.uint8], quality: int = 75) -> NDArray[np.uint8]:
 
 def _blurred(x: NDArray[np.float64], side: int) -> NDArray[np.float64]:
     """Return means over squares of odd side; edges are continued."""
-    for _ in range(2):
-        places = np.arange(-(side // 2) - 1, len(x) + side // 2).clip(0, len(x) - 1)
-        total = x[places].cumsum(0)
-        x = ((total[side:] - total[:-side]) / side).T
-    return x
+    height, width = x.shape
+    total = x.take(_places(height, side), 0).cumsum(0)
+    x = (total[side:] - total[:-side]) / side
+    total = x.take(_places(width, side), 1).cumsum(1)
+    return (total[:, side:] - total[:, :-side]) / side
+
+
+def _places(length: int, side: int) -> NDArray[np.int64]:
+    return np.arange(-(side // 2) - 1, length + side // 2).clip(0, length - 1)

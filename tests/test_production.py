@@ -7,12 +7,15 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from conftest import TinyGenerator
+from conftest import TinyGenerator, field
 from PIL import Image
 
 from mbgan import detect, generate
-from mbgan.labels import SOURCE, encode, jpeg_quality
+from mbgan.images import to_uint8
+from mbgan.labels import SOURCE, SUFFIX, encode, jpeg_quality
+from mbgan.latents import fixed_latents
 from mbgan.production import BLOCK, Order, produce
+from mbgan.watermark import mark
 
 ORIGIN = {"run": "/somewhere", "checkpoint": "best", "checkpoint_sha256": "0" * 64}
 
@@ -176,3 +179,45 @@ def test_generated_images_are_detected_and_audited_and_originals_are_neither(
         code, err = call(detect.main, f"images={images}", f"out={table}")
         assert code == 0, err
         assert table.read_text().count(",true,") == synthetic
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_threads_make_the_very_files_of_a_plain_loop(tmp_path, kind):
+    generator, made = tiny(), {}
+    for start in range(0, 40, BLOCK):
+        z = fixed_latents(range(start, start + BLOCK), generator.z_dim, 0)
+        for i, image in enumerate(to_uint8(generator(z).detach()), start):
+            row = {"synthetic": True, "index": i, "seed": 0, "truncation": 1.0, **ORIGIN}
+            del row["run"]
+            pixels = mark(image.permute(1, 2, 0).contiguous().numpy(), "key")
+            made[f"{i:06d}{SUFFIX[kind]}"] = encode(pixels, row, kind, 95)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        produce(tiny(), order(40, key="key", kind=kind), tmp_path / "out")
+    finally:
+        torch.set_num_threads(threads)
+    found = {p.name: p.read_bytes() for p in (tmp_path / "out").glob(f"*{SUFFIX[kind]}")}
+    assert found == dict(sorted(made.items())[:40])
+    assert [row["index"] for row in rows(tmp_path / "out")] == list(range(40))
+
+
+def test_at_most_two_blocks_are_drawn_ahead_of_what_is_written(tmp_path):
+    """Or memory would grow with n where files are made more slowly than images."""
+    out, written = tmp_path / "out", []
+
+    def judge(images):
+        written.append(len(rows(out)) if (out / "manifest.jsonl").exists() else 0)
+        return [{} for _ in images]
+
+    produce(tiny(), order(5 * BLOCK), out, judge=judge)
+    assert written == [0, 0, 0, BLOCK, 2 * BLOCK]
+
+
+def test_a_png_of_tissue_is_hardly_larger_than_pillows_own():
+    plain, ours = io.BytesIO(), 0
+    for seed in range(4):
+        Image.fromarray(field(seed, 128)).save(plain, "PNG")
+        ours += len(encode(field(seed, 128), {}, "png", 95))
+    labels = len(encode(field(0, 1), {}, "png", 95))
+    assert ours - 4 * labels < 1.1 * plain.tell()

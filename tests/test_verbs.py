@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mbgan.verbs import keep_freed_memory, new_or_resumed
+from mbgan.verbs import conf_dir, help_page, keep_freed_memory, new_or_resumed
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 FREED = """
@@ -51,7 +51,34 @@ def test_where_there_is_no_glibc_nothing_happens(monkeypatch):
 
 
 def test_ranks_of_torchrun_need_one_folder_by_name(monkeypatch):
-    assert new_or_resumed(None, "runs/new") == "runs/new"
+    assert new_or_resumed(None, False, "runs/new") == "runs/new"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(ValueError, match=r"torchrun, hydra\.run\.dir=DIR must name one folder"):
-        new_or_resumed(None, "runs/new")
+        new_or_resumed(None, False, "runs/new")
+
+
+HEAVY = {"torch", "lightning", "pandas", "numpy", "scipy", "matplotlib", "PIL", "wandb", "optuna"}
+HELP = """
+import runpy, sys
+sys.argv = ["verb", "--help"]
+runpy.run_module("mbgan.VERB", run_name="__main__")
+print("loaded:", *sorted(sys.modules))
+"""
+
+
+@pytest.mark.parametrize("verb", sorted({p.stem for p in conf_dir().glob("*.yaml")} - {"verb"}))
+def test_help_waits_for_no_heavy_import(verb):
+    """What a verb computes with is imported when it begins to."""
+    command = [sys.executable, "-c", HELP.replace("VERB", verb)]
+    said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    page, loaded = said.split("loaded: ")
+    assert "Settings" in page
+    assert not HEAVY & set(loaded.split())
+
+
+def test_help_offers_the_groups_of_its_verb_alone():
+    page = help_page("generate", "Draw images.", ["seed=7"])
+    assert page.startswith("Draw images.\n")
+    assert "  seed: 7\n" in page
+    assert "regularizer" not in page
+    assert "  regularizer: clip, gp, lecam, none, " in help_page("train", "Train.", [])

@@ -7,7 +7,7 @@ import pytest
 from conftest import field
 from PIL import Image
 
-from mbgan.watermark import THRESHOLD, mark, strength
+from mbgan.watermark import STRENGTHS, THRESHOLD, _waves, mark, strength
 
 
 def jpeg(image, quality):
@@ -53,3 +53,13 @@ def test_the_mark_is_faint():
     image = field(0, 128)
     error = (mark(image, "key").astype(float) - image) ** 2
     assert 10 * np.log10(255**2 / error.mean()) > 35
+
+
+def test_the_mark_is_the_tile_added_and_rounded():
+    """What is added is rounded once for all images: an image's levels are whole numbers."""
+    waves, _ = _waves("key")
+    tile = np.fft.ifft2(waves).real
+    pattern = np.tile(tile / tile.std(), (3, 2))[:70, :50, None]
+    image = np.random.default_rng(0).integers(0, 256, (70, 50, 3), dtype=np.uint8)
+    added = [np.rint(image + s * pattern).clip(0, 255).astype(np.uint8) for s in STRENGTHS]
+    assert sum(np.array_equal(mark(image, "key"), plain) for plain in added) == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader

@@ -97,8 +97,8 @@ def table(
     out.print(rows, highlight=False, soft_wrap=True)
     out.print(
         "estimate: operations over the GPU's peak, of which a share of "
-        f"{hardware['share']} is assumed to be reached (conf/hardware); small networks and batches "
-        "reach less.\nEvaluations, samples and checkpoints come on top; energy is the device's alone.",
+        f"{hardware['share']} is assumed to be reached (conf/hardware); small networks do less.\n"
+        "Evaluations, samples and checkpoints come on top; energy is the device's alone.",
         soft_wrap=True,
         highlight=False,
     )

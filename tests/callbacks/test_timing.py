@@ -48,7 +48,7 @@ def test_operations_of_known_layers_are_counted_exactly():
         assert flops.total == product
         (grad,) = torch.autograd.grad(score.square().sum(), x, create_graph=True)
         assert flops.total == 2 * product
-        (slopes,) = torch.autograd.grad(grad.square().sum(), layer.weight)
+        torch.autograd.grad(grad.square().sum(), layer.weight)
         assert flops.total == 5 * product  # of dx = g W: dg and dW; of g = 2 x W: dW
     with FlopCounter() as flops:
         conv(torch.randn(1, 2, 8, 8)).sum().backward()

@@ -1,4 +1,4 @@
-"""What a training costs: arithmetic that anybody can do again, and words that say what is assumed."""
+"""What a training costs: arithmetic anybody can do again, and words that say what is assumed."""
 
 import pytest
 from omegaconf import OmegaConf
