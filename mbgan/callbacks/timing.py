@@ -90,8 +90,10 @@ def power_draw(gpu: torch.device) -> list[float]:
     uuid = f"GPU-{torch.cuda.get_device_properties(gpu).uuid}"  # other numbers than torch's
     query = ["nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "-i", uuid]
     try:
-        said = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        return [float(said)]
+        asked = subprocess.run(  # noqa: S603  # our own words
+            query, capture_output=True, text=True, timeout=10, check=True
+        )
+        return [float(asked.stdout)]
     except (OSError, subprocess.SubprocessError, ValueError):  # "[N/A]" on some boards
         return []
 
