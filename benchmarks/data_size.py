@@ -50,7 +50,7 @@ def measure(plan: Plan) -> Measures:
     """Train on each number of images in turn."""
     counts = COUNTS[:2] if plan.quick else COUNTS
     words = ["model=wgan_gp_small", f"image_size={SIDE}", "batch_size=16", "data=folder"]
-    words.append(f"data._target_={NoiseDataModule.__module__}.{NoiseDataModule.__name__}")
+    words.append("data._target_=benchmarks.data_size.NoiseDataModule")  # not __main__, as here
     turns = 2 if plan.quick else 20
     workers = {}
     for n in counts:
