@@ -1,8 +1,8 @@
 """Measure how fast mbgan is here, and hold it to its targets: `make bench`.
 
 python -m benchmarks [PART ...] [rounds=3] [name=DATE_COMMIT] [quick=true]: writes
-benchmarks/results/NAME.json and NAME.md. Each part runs by itself; one that fails is reported, the
-others go on, and the exit code is 1.
+benchmarks/results/NAME.json and NAME.md, of a quick one try.json, which git leaves out. Each part
+runs by itself; one that fails is reported, the others go on, and the exit code is 1.
 """
 
 import json
@@ -31,7 +31,8 @@ def main() -> int:
     rounds = given.get("rounds", "1" if "quick" in given else "3")
     # The plain and bare loops are written for the CPU, so nothing here may see a GPU.
     environment = os.environ | {"OMP_NUM_THREADS": str(measure.cores()), "CUDA_VISIBLE_DEVICES": ""}
-    name = given.get("name", f"{machine['date'][:10]}_{machine['commit'][:7]}")
+    dated = f"{machine['date'][:10]}_{machine['commit'][:7]}"
+    name = given.get("name", "try" if "quick" in given else dated)
     out = measure.ROOT / "benchmarks" / "results" / f"{name}.json"
     print(f"{machine['cpu']}, {measure.cores()} cores, torch {machine['torch']}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:

@@ -22,7 +22,7 @@ from mbgan.ema import ema_decay, update_ema
 from mbgan.gan import GAN
 from mbgan.images import from_uint8
 from mbgan.latents import Draws, seed_of
-from mbgan.regularizers import CriticStep
+from mbgan.regularizers import CriticStep, Score
 from mbgan.verbs import keep_freed_memory
 
 Batch = tuple[Tensor, Tensor]
@@ -31,11 +31,11 @@ Batch = tuple[Tensor, Tensor]
 def turns(gan: GAN, batches: Iterator[Batch], bf16: bool) -> Iterator[int]:
     """Train; yield the images that the critic saw after each turn of critic and generator.
 
-    For presets without conditions, real images in the generator's loss, or batch norm in the
-    critic.
+    For presets without conditions, schedules, real images in the generator's loss, or batch norm in
+    the critic.
     """
     simple = not (gan.apart or gan.loss.needs_real or gan.generator.conditions)
-    assert simple, "see above"
+    assert simple and gan.lr_schedule is gan.beta2_schedule is None, "see above"  # noqa: PT018
     gan.settle()  # as when a run begins
     gan.train()
     opt_g, opt_d = gan.configure_optimizers()
@@ -58,14 +58,11 @@ def turns(gan: GAN, batches: Iterator[Batch], bf16: bool) -> Iterator[int]:
                     z = of.normal("z", len(x_real), gan.generator.z_dim)
                     x_fake = gan.generator(z, of).to(x_real.dtype)
                 judged = [gan.augment(x_real, draws, "real"), gan.augment(x_fake, draws, "fake")]
-                scores = gan.critic(torch.cat(judged), condition.repeat(2)).float().chunk(2)
-                loss = gan.loss.critic(*scores)
-                penalty = gan.regularizer(
-                    CriticStep(
-                        lambda x, draws=draws: gan.critic(gan.augment(x, draws, "penalty")),  # type: ignore[misc]
-                        *(x_real, x_fake, *scores, draws),
-                    )
-                )
+                both = gan.critic(torch.cat(judged), condition.repeat(2)).float()
+                d_real, d_fake = both.chunk(2)
+                loss = gan.loss.critic(d_real, d_fake)
+                score = through(gan, draws)
+                penalty = gan.regularizer(CriticStep(score, x_real, x_fake, d_real, d_fake, draws))
             opt_d.zero_grad()
             (loss + penalty).backward()
             opt_d.step()
@@ -83,6 +80,11 @@ def turns(gan: GAN, batches: Iterator[Batch], bf16: bool) -> Iterator[int]:
         decay = ema_decay(gan.ema_half_life, images_a_turn, seen, gan.ema_ramp_up)
         update_ema(gan.generator_ema, gan.generator, decay)
         yield images_a_turn
+
+
+def through(gan: GAN, draws: Draws) -> Score:
+    """Return the critic as the penalty sees it."""
+    return lambda x: gan.critic(gan.augment(x, draws, "penalty"))
 
 
 def begin(run_dir: Path, overrides: list[str]) -> tuple[GAN, Iterator[int]]:

@@ -76,9 +76,10 @@ def gflops_per_s(layers: Counter[Layer], dtype: torch.dtype, repeats: int) -> fl
 def one(layer: Layer, dtype: torch.dtype) -> Callable[[], object]:
     """Return a function that computes a convolution and both its gradients."""
     shape, weight_shape, told = layer
-    options = {"dtype": dtype, "requires_grad": True}
-    x = torch.randn(shape, **options).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weight = torch.randn(weight_shape, **options).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x, weight = (
+        torch.randn(size, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+        for size in (shape, weight_shape)
+    )
 
     def work() -> object:
         y = torch.ops.aten.convolution(x, weight, None, *told)

@@ -50,7 +50,7 @@ def measure(plan: Plan) -> Measures:
     """Train on each number of images in turn."""
     counts = COUNTS[:2] if plan.quick else COUNTS
     words = ["model=wgan_gp_small", f"image_size={SIDE}", "batch_size=16", "data=folder"]
-    words.append(f"data._target_={NoiseDataModule.__module__}.{NoiseDataModule.__name__}")
+    words.append("data._target_=benchmarks.data_size.NoiseDataModule")  # not __main__, as here
     turns = 2 if plan.quick else 20
     workers = {}
     for n in counts:
@@ -60,12 +60,13 @@ def measure(plan: Plan) -> Measures:
         workers[f"{n:,}"] = Worker(command)
     speeds, memory = alternate(workers, plan.rounds)
     few, *_, many = workers
-    for n, values in speeds.items():
-        yield f"data/speed {n}", record("images/s", values)
-        yield f"data/memory {n}", record("MiB", [memory[n]["own"]], of_files=memory[n]["files"])
+    for name, values in speeds.items():
+        yield f"data/speed {name}", record("images/s", values)
+        used = memory[name]
+        yield f"data/memory {name}", record("MiB", [used["own"]], of_files=used["files"])
     yield f"data/step's time {many} against {few}", ratios(speeds[few], speeds[many])
-    used = [memory[many]["own"] / memory[few]["own"]]
-    yield f"data/memory {many} against {few}", record("x", used)
+    growth = memory[many]["own"] / memory[few]["own"]
+    yield f"data/memory {many} against {few}", record("x", [growth])
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def fit(cfg: DictConfig, *callbacks: L.Callback) -> Parts:
     """Train until a callback ends it, as mbgan.train would; return the parts."""
     keep_freed_memory()  # as each verb does
     parts = assemble(cfg)
-    parts.trainer.callbacks.extend(callbacks)  # type: ignore[attr-defined]
+    parts.trainer.callbacks.extend(callbacks)
     parts.trainer.fit(parts.gan, parts.datamodule)
     return parts
 

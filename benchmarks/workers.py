@@ -6,6 +6,7 @@ or of whatever it does) and answers how long that took.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,6 +137,6 @@ def alternate(
 
 def folder_of(path: Path, name: str) -> Path:
     """Return a new folder for one of several workers."""
-    folder = path / name.replace(" ", "_").replace("/", "_")
+    folder = path / re.sub(r"\W", "_", name)  # Hydra would take a comma for a list
     folder.mkdir(parents=True)
     return folder

@@ -27,7 +27,7 @@ class WGANGP(L.LightningModule):
     def training_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """Take a critic step, and every fifth time a generator step."""
         real, _ = batch
-        opt_g, opt_d = self.optimizers()  # type: ignore[attr-defined]
+        opt_g, opt_d = self.optimizers()
         z = torch.randn(len(real), plain.Z_DIM, device=self.device)
 
         self.toggle_optimizer(opt_d)
