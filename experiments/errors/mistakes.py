@@ -1,8 +1,8 @@
-"""Makes the mistakes of README's troubleshooting table and writes what each prints into results.csv.
+"""Makes the mistakes of README's troubleshooting table; what each prints goes into results.csv.
 
-python experiments/errors/mistakes.py [NAME...]    all: a minute on one core, as root (a small disk is mounted)
+python experiments/errors/mistakes.py [NAME...]    # all: a minute on one core; mounts a small disk
 
-Each is the command itself, as a process of its own; they begin as copies of one that has imported everything.
+Each is the command itself, in a process of its own: a copy of one that has imported everything.
 """
 
 import csv
@@ -48,25 +48,25 @@ def main(names: list[str]) -> None:
     draw(scratch / "images")
     import mbgan.assembly  # noqa: F401 - into the process that the others are copies of
 
-    printed = {}
+    with (HERE / "results.csv").open() as file:
+        printed = {row["mistake"]: row["printed"] for row in csv.DictReader(file)}
     for name in names or MISTAKES:
         if name == "disk":
             (scratch / "disk").mkdir()
             small = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(scratch / "disk")]
-            subprocess.run(small, check=True)  # noqa: S603, S607
+            subprocess.run(small, check=True)
         if name == "others":
             draw(scratch / "images", 16, 17)
         said = make(name, scratch)
         if name == "disk":
-            subprocess.run(["umount", str(scratch / "disk")], check=True)  # noqa: S603, S607
+            subprocess.run(["umount", str(scratch / "disk")], check=True)
         if name != "none":
             printed[name] = said.replace(str(scratch), "DIR")
             print(name, printed[name], sep=": ", flush=True)
     shutil.rmtree(scratch)
-    if not names:
-        with (HERE / "results.csv").open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([("mistake", "printed"), *printed.items()])
+    with (HERE / "results.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("mistake", "printed"), *printed.items()])
 
 
 def make(name: str, scratch: Path) -> str:
