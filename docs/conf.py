@@ -15,6 +15,7 @@ apidoc_modules = [{"path": "../mbgan", "destination": "api", "separate_modules":
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 default_role = "code"
+suppress_warnings = ["ref.python"]  # types in quotes, of names that two modules have
 napoleon_use_ivar = True  # attributes of a dataclass are told once
 html_theme = "alabaster"
 html_theme_options = {"description": "GANs for scarce histology images", "fixed_sidebar": True}

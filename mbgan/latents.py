@@ -54,12 +54,12 @@ class Draws:
         return replace(self, prefix=f"{self.prefix}{name}/")
 
     def normal(self, name: str, n: int, *shape: int) -> Tensor:
-        """Return numbers [n, *shape] of N(0, 1), named within this step; n is per rank."""
+        """Return numbers `[n, *shape]` of N(0, 1), named within this step; n is per rank."""
         whole = torch.randn(n * self.world_size, *shape, generator=self._generator(name))
         return whole[self.rank * n : (self.rank + 1) * n]
 
     def uniform(self, name: str, n: int, *shape: int) -> Tensor:
-        """Return numbers [n, *shape] of U[0, 1), named within this step; n is per rank."""
+        """Return numbers `[n, *shape]` of U[0, 1), named within this step; n is per rank."""
         whole = torch.rand(n * self.world_size, *shape, generator=self._generator(name))
         return whole[self.rank * n : (self.rank + 1) * n]
 

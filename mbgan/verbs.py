@@ -253,6 +253,7 @@ def one_line(error: BaseException) -> str:
         return f"{name} must be given, as in {name}=VALUE (--help says what it is)"
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         message = error.strerror  # a sentence of ours, without its number
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", message)  # OmegaConf's
     lines = [line.strip() for line in message.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("full_key:", "object_type="))]
     return " ".join(lines) or type(error).__name__

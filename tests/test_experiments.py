@@ -1,6 +1,8 @@
 """Tables that documents show are those of the committed results."""
 
+import csv
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,14 @@ def test_a_table_shown_is_that_of_the_results(document, script, table):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert getattr(module, table)() in document.read_text()
+
+
+def test_every_error_of_the_troubleshooting_table_was_printed():
+    """A row a mistake; where the README leaves words out, it says "..."."""
+    with (ROOT / "experiments/errors/results.csv").open() as file:
+        printed = [row["printed"] for row in csv.DictReader(file)]
+    section = (ROOT / "README.md").read_text().partition("## When something goes wrong")[2]
+    shown = re.findall(r"^\| `(.+?)` \|", section.partition("\n## ")[0], re.MULTILINE)
+    for row, line in zip(shown, printed, strict=True):
+        words = map(re.escape, row.split("..."))
+        assert re.fullmatch(".*".join(words), line), f"{row}\nis not what was printed:\n{line}"

@@ -150,7 +150,7 @@ class Journal:
 def on_all_cores(
     function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int
 ) -> Iterator[tuple[int, Any]]:
-    """Yield (number of the job, function(*job)) for every job, in any order.
+    """Yield (number of the job, `function(*job)`) for every job, in any order.
 
     Raises:
         OSError: if a worker process dies.

@@ -95,8 +95,8 @@ def nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def blocks(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield rows of x and their distances [rows, M] to all of y, block by block.
 
-    From |x|^2 + |y|^2 - 2 xy, off by about 1e-8 of a feature's length where two are equal. That is
-    what cdist does, less its copy of y for every block.
+    From `|x|^2 + |y|^2 - 2 xy`, off by about 1e-8 of a feature's length where two are equal. That
+    is what cdist does, less its copy of y for every block.
 
     Args:
         x: features [N, F].
