@@ -185,6 +185,7 @@ def _run(folder: Path) -> dict[str, Reader]:
     fakes = {"n_real": 80, "n_fake": 80, "scores": {kid: entry}}
     fakes["memorization"] = {"verdict": "fine", "share": 0.0, "rule": "x"}
     scores = {"version": VERSION, "checkpoint_sha256": "c", "images_seen": 800, "data_sha256": "d"}
+    scores |= {"run": "/runs/a", "checkpoint": "best", "magnification": "100x"}
     scores |= {"extractor": "efficientnet_lite0", "extractor_sha256": "e", **fakes}
     run.scores().write_text(json.dumps(scores | {"by_condition": {"a": fakes}}))
 
