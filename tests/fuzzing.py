@@ -282,7 +282,8 @@ def _bundle(folder: Path) -> dict[str, Reader]:
 def _study(folder: Path) -> dict[str, Reader]:
     folder.mkdir()
     names = [f"{i:016x}" for i in range(6)]
-    images = {n: {"truth": "real" if i % 2 else "synthetic"} for i, n in enumerate(names)}
+    known = {"source": "x.png", "class": "a", "patient": None}
+    images = {n: known | {"truth": ("real", "synthetic")[i % 2]} for i, n in enumerate(names)}
     key: dict[str, Any] = {"version": 1, "secret": "s", "classes": [], "trials": names}
     key |= {"images": images, "seed": "0", "image_size": 16, "confidence": []}
     key["study"] = study_of(key)

@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import field, put
+from fuzzing import readers
 from omegaconf import OmegaConf
 
 from mbgan import compare, detect, evaluate, explore, export, generate, privacy, reader_study, train
@@ -33,6 +34,7 @@ from mbgan.runs import Run
 from mbgan.studies.classifiers import backbone
 from mbgan.studies.feature_cache import _read as read_features
 from mbgan.studies.page import environment
+from mbgan.studies.reader_answers import seal_of
 
 ROOT = Path(__file__).parents[1]
 MARKUP = "<img src=x onerror=alert(1)><svg/onload=alert(2)>\"'><script>alert(3)</script>$\\frac{$"
@@ -322,6 +324,20 @@ def test_pages_made_of_hostile_names_hold_no_element_of_theirs(call, untrained, 
     assert "&lt;script&gt;alert(3)" in page
     assert page.count("<script") == 2
     assert not {"onerror", "onload"} & Elements(page).found
+
+
+def test_what_a_reader_calls_herself_and_remarks_is_shown_as_text(call, tmp_path):
+    made = readers(tmp_path / "made")
+    (key,), (path,) = made["reader key"].paths, made["reader answers"].paths
+    answers = json.loads(path.read_text()) | {"reader": MARKUP}
+    for answer in answers["answers"]:
+        answer["note"] = MARKUP
+    path.write_text(json.dumps(answers | {"seal": seal_of(answers)}))
+    code, err = call(reader_study.main, f"score={path}", f"key={key}", f"out={tmp_path}/out")
+    assert code == 0, err
+    page = (tmp_path / "out/report.html").read_text()
+    assert "&lt;script&gt;alert(3)" in page
+    assert not {"script", "onerror", "onload"} & Elements(page).found
 
 
 def test_a_folder_of_data_is_no_place_to_import_from(tmp_path, marker):
