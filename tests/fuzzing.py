@@ -111,7 +111,7 @@ def altered(content: Any, rng: random.Random, values: tuple[Any, ...] = VALUES) 
             if isinstance(node, dict) and rng.random() < 0.2:
                 del node[key]
             else:
-                node[key] = rng.choice(values)
+                node[key] = copy.deepcopy(rng.choice(values))
     return content
 
 
