@@ -9,6 +9,7 @@ from typing import Any
 
 MAX_DEPTH = 60  # objects in objects; ours have 6, and what walks a file may recurse
 TOO_DEEP = f"must be nested at most {MAX_DEPTH} deep, got more"
+MAX_DIGITS = 20
 MAX_JSON = 2**28  # bytes: a list of half a million images
 MAX_YAML = 300_000  # bytes: a saved config has 6,000
 
@@ -74,7 +75,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         ValueError: if it is none, or nested too deeply; with `where` it stood.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_int=_whole_number)
     except ValueError as error:  # also what is no UTF-8
         raise ValueError(f"{where} is not JSON ({error})") from None
     except RecursionError:
@@ -85,6 +86,12 @@ def parse_json(text: str | bytes, where: str) -> Any:
     if level:
         raise ValueError(f"{where} {TOO_DEEP}")
     return content
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:  # no float holds 400 digits
+        raise ValueError(f"a number has {len(digits)} digits")
+    return int(digits)
 
 
 def _inside(part: dict[str, Any] | list[Any]) -> Iterable[Any]:

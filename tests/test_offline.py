@@ -109,13 +109,9 @@ def test_no_verb_asks_the_network(tmp_path):
 verb("prepare", {data}, "out=prepared", "image_size=32", "workers=1", "forecast=false")
 verb("train", {data}, "data=folder", {small}, "hydra.run.dir=run")
 verb("evaluate", "run=run")
-verb("evaluate", "real=images", "fake=images/40x/normal", "image_size=32", "cache_dir=cache")
 verb("generate", "run=run", "n=2", "out=made")
 verb("detect", "images=made")
 verb("compare", "runs=run", "out=compared")
-verb("explore", "run=run", "show=interpolation", "out=explored", "n=2", "steps=2")
-verb("reader_study", "run=run", "n=4", "repeats=0", "out=study")
-verb("privacy", "run=run", "n=4")
 """
     code, said = blocked(script, tmp_path)
     assert code == 0, said

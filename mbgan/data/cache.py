@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mbgan.data.decode import UnreadableImage, decode
 from mbgan.data.folder import ImageFile
+from mbgan.documents import read_json
 from mbgan.files import remove_drafts, whole
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def _read(stem: Path, files: Sequence[ImageFile], image_size: int) -> ImageSet |
     if not meta_path.exists():
         return None
     try:
-        meta = json.loads(meta_path.read_text(encoding="utf-8"))
+        meta = read_json(meta_path)
         by_name = {file.name: file for file in files}
         kept = [by_name[name] for name in meta["files"]]
         images = np.lib.format.open_memmap(stem.with_suffix(".npy"), mode="r")

@@ -22,7 +22,7 @@ from mbgan.data.decode import UnreadableImage, size_and_format
 from mbgan.data.folder import UNKNOWN, ImageFile, find_images
 from mbgan.data.splits import check, merge_groups, split, subset
 from mbgan.data.stream import BatchStream
-from mbgan.documents import read_object
+from mbgan.documents import check_kinds, read_object
 from mbgan.images import Rows
 from mbgan.runs import write_text
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 SIDES = ("train", "val", "test")  # what trains, what picks the best checkpoint, what scores it
 FEW = 20  # training images of which a generator learns hardly more than themselves
+LISTED = dict.fromkeys(("files.*.magnification", "files.*.patient"), str | None)
+LISTED |= dict.fromkeys(("train.*", "files.*.name", "files.*.path", "files.*.label"), str)
 CONDITIONS = ("none", "class", "magnification", "both")
 
 
@@ -319,12 +321,13 @@ class ListedDataModule(MagnificationDataModule):
     def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
         """Return the images and their sides; what picks the best also scores."""
         listed = read_object(self.listing, "files", "train")
+        check_kinds(listed, LISTED, self.listing)
         try:
             files = {
                 row["name"]: ImageFile(**row | {"path": Path(row["path"])})
                 for row in listed["files"]
             }
-        except (LookupError, TypeError):
+        except (LookupError, TypeError):  # of a row too much, or too little
             raise ValueError(f"{self.listing} is no list of images; it is damaged") from None
         found = load_images(list(files.values()), self.image_size, self.cache_dir)
         trains = np.isin([file.name for file in found.files], listed["train"])

@@ -2,8 +2,10 @@
 
 import hashlib
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from mbgan.data.folder import UNKNOWN, ImageFile
 from mbgan.data.verdicts import AFTER
@@ -53,9 +55,19 @@ def read(folder: Path, name: str = FILE) -> pd.DataFrame:
         parts = PureWindowsPath(image)  # which takes / and \ alike
         if parts.anchor or ".." in parts.parts:
             raise ValueError(f"{path} must name images below its folder, got {image!r}")
+    numbers = {"cluster": is_numeric_dtype, "conflict": is_bool_dtype, "patient": _is_text_or_none}
+    for column, fits in numbers.items():
+        if not fits(table[column]):
+            raise ValueError(
+                f"{path} must not hold {table[column].dtype} in {column!r}; run mbgan.prepare again"
+            )
     known = table["patient"].notna()  # parquet gives NaN for None
     table["patient"] = table["patient"].astype(object).where(known, None)
     return table
+
+
+def _is_text_or_none(column: "pd.Series[Any]") -> bool:
+    return all(isinstance(value, str) for value in column[column.notna()])
 
 
 def sha256(table: pd.DataFrame) -> str:

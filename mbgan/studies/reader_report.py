@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mbgan.documents import check_kinds, parse_json
 from mbgan.runs import write_text
 from mbgan.studies.page import count, environment, writable
 from mbgan.studies.reader_answers import REAL, SYNTHETIC
@@ -202,5 +203,6 @@ def pictures(page: Path, study: str) -> dict[str, str]:
         page.read_text(encoding="utf-8"),
         re.S,
     )
-    content = json.loads(found[1]) if found else {}
+    content = parse_json(found[1], str(page)) if found else {}
+    check_kinds([content], {"*": dict, "*.images": dict, "*.images.*": str}, page)
     return dict(content["images"]) if content.get("study") == study else {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from mbgan.documents import check_kinds, read_object
 from mbgan.runs import Run
+from mbgan.studies import score_sheet
 from mbgan.studies.page import dotted
 from mbgan.studies.scoring import VERSION
 
@@ -84,12 +85,15 @@ def read_scores(run: Run) -> dict[str, Any]:
     Raises:
         ValueError: if it is of another version, or has no KID.
     """
-    scores = read_object(run.scores())
+    scores = read_object(run.scores(), "scores", "extractor", "run")
     again = f"make it anew: python -m mbgan.evaluate run={run.folder}"
     if scores.get("version") != VERSION:
         was = scores.get("version", "unknown")
         raise ValueError(f"its version must be {VERSION}, got {was}; {again}")
     check_kinds(scores, SCORES, run.scores().name)
+    score_sheet.rows(scores)  # has all that a table needs
+    if min(scores["n_real"], scores["n_fake"]) < 1:
+        raise ValueError(f"it is of no images; {again}")
     kid = scores["scores"].get(f"kid/{scores['extractor']}", {})
     if not isinstance(kid.get("value"), float) or not math.isfinite(kid["value"]):
         raise ValueError(f"it has no KID ({kid.get('reason', 'damaged')}); {again}")
