@@ -587,7 +587,9 @@ def test_help_shows_every_setting(verb):
     assert key[verb] in shown
 
 
-def test_a_callback_set_to_null_is_left_out(call, small, tmp_path):
-    code, err = call(train.main, *small, "total_images=8", "callbacks.samples=null")
+def test_a_callback_or_logger_set_to_null_is_left_out(call, small, tmp_path):
+    left_out = ["callbacks.samples=null", "logger.csv=null"]
+    code, err = call(train.main, *small, "total_images=8", *left_out)
     assert code == 0, err
     assert not (tmp_path / "run/samples").exists()
+    assert not (tmp_path / "run/csv").exists()
