@@ -192,8 +192,8 @@ def resumed(cfg: DictConfig, overrides: list[str]) -> DictConfig:
                 "start a new run for it"
             )
         OmegaConf.update(saved, key, OmegaConf.select(cfg, key), merge=False)
-    for key in cfg.keys() - saved.keys():
-        saved[key] = cfg[key]  # what an update has brought
+    for setting in cfg.keys() - saved.keys():
+        saved[setting] = cfg[setting]  # what an update has brought
     saved.run_dir = cfg.run_dir  # the folder may have been moved, or copied
     if run.unbegun:
         saved.resume = None

@@ -46,6 +46,8 @@ def in_one_sentence() -> Iterator[None]:
 def writing_to(run: Path) -> Iterator[None]:
     """Say of an error of the disk, which may not know its file, where it was and how to go on.
 
+    Files are written under names that nobody needs to know.
+
     Raises:
         OSError: in place of one of DISK that says nothing more yet.
     """
@@ -54,11 +56,10 @@ def writing_to(run: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in DISK or error.__cause__ is not None:
             raise
-        where = error.filename or f"into {run}"
         raise OSError(
             error.errno,
-            f"cannot write {where} ({error.strerror}); make room there, then go on from the last "
-            f"checkpoint with resume={run}",
+            f"cannot write into {run} ({error.strerror}); make room there, then go on from the "
+            f"last checkpoint with resume={run}",
         ) from error
 
 

@@ -1,8 +1,8 @@
 """How often do the notices of a run in trouble come, and how often for nothing?
 
-python detectors.py: trains short healthy and broken runs (minutes on one core) and writes their
-evaluations to detectors_rows.jsonl and what was noticed to detectors.csv. With the word `table` it
-makes the latter of the former.
+python detectors.py JOBS: trains short healthy and broken runs (5 minutes on one core), so many at a
+time, and writes their evaluations to detectors_rows.jsonl, and what was noticed to detectors.csv.
+With the word `table` in place of JOBS it makes the latter of the former.
 """
 
 import csv
@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ HERE = Path(__file__).parent
 ROWS, TABLE = HERE / "detectors_rows.jsonl", HERE / "detectors.csv"
 MODELS = {"dcgan": 2e-4, "wgan_gp_small": 1e-4}  # learning rate of both players
 SETTINGS = [
-    *("magnification=10x", "data.root.counts={10x: 80}", "image_size=32", "batch_size=16"),
-    *("total_images=3_000", "eval_every=500", "metrics.max_images=40", "trainer=cpu"),
+    *("magnification=10x", "image_size=32", "batch_size=16"),
+    *("metrics.max_images=40", "trainer=cpu"),
     *("trainer.precision=32-true", "extractor=efficientnet_lite0", "~logger.csv"),
     *("model.generator.width=8", "model.critic.width=8", "full_metrics=null"),
     *(f"callbacks.{name}=null" for name in ("samples", "checkpoints", "progress", "provenance")),
@@ -56,37 +57,46 @@ def few_latents(gan: GAN) -> None:
         generator.conditioned = lambda z, condition, f=conditioned: f(moved(z), condition)
 
 
+STILL = "generator stands still"
 Damage = tuple[float, Callable[[GAN], None] | None]
 DAMAGES: dict[str, Damage] = {  # factor of both learning rates, what is done to the GAN
     "none": (1, None),
     "learning rates x 100": (100, None),
-    "generator stands still": (1, still),
+    STILL: (1, still),
     "four latents": (1, few_latents),
 }
+LENGTHS = {"short": (2_000, 400), "long": (6_000, 1_500)}  # total_images, eval_every
 RUNS = [
-    *(("none", model, seed) for seed in range(5) for model in MODELS),
-    *((d, m, seed) for seed in range(2) for d in DAMAGES if d != "none" for m in MODELS),
+    *(("none", model, seed, "short") for seed in range(5) for model in MODELS),
+    *((d, m, seed, "short") for seed in range(2) for d in DAMAGES if d != "none" for m in MODELS),
+    *((damage, model, 0, "long") for damage in ("none", STILL) for model in MODELS),
 ]
 
 
-def train(damage: str, model: str, seed: int, scratch: str) -> dict[str, Any]:
+def train(damage: str, model: str, seed: int, length: str) -> dict[str, Any]:
     """Train a run, and return its evaluations and the words it ended with."""
+    register_resolvers()
     factor, harm = DAMAGES[damage]
-    folder = f"{scratch}/{damage}-{model}-{seed}".replace(" ", "_")
     rate = factor * MODELS[model]
-    words = [f"model={model}", f"seed={seed}", f"run_dir={folder}", f"cache_dir={scratch}"]
+    images, every = LENGTHS[length]
+    words = [f"model={model}", f"seed={seed}", f"total_images={images}", f"eval_every={every}"]
     words += [f"model.make_opt_{player}.lr={rate}" for player in "gd"]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        initialize_config_dir(str(conf_dir()), version_base="1.3"),
+    ):
+        words.append(f"run_dir={folder}")
         parts = assembly.assemble(compose("train", [*SETTINGS, *words]))
-    if harm is not None:
-        harm(parts.gan)
-    ended = "done"
-    try:
-        parts.trainer.fit(parts.gan, parts.datamodule)
-    except FloatingPointError as error:
-        ended = str(error)
+        if harm is not None:
+            harm(parts.gan)
+        ended = "done"
+        try:
+            parts.trainer.fit(parts.gan, parts.datamodule)
+        except FloatingPointError as error:
+            ended = str(error)
     rows = find(parts.trainer, Evaluation).rows
-    return {"damage": damage, "model": model, "seed": seed, "ended": ended, "rows": rows}
+    run = {"damage": damage, "model": model, "seed": seed, "length": length}
+    return run | {"ended": ended, "rows": rows}
 
 
 def noticed(run: dict[str, Any]) -> set[str]:
@@ -100,28 +110,26 @@ def noticed(run: dict[str, Any]) -> set[str]:
 def write_table() -> None:
     """Count the runs in which each notice came."""
     runs = [json.loads(line) for line in ROWS.read_text().splitlines()]
-    groups = defaultdict[str, list[set[str]]](list)
+    groups = defaultdict[tuple[str, str], list[set[str]]](list)
     for run in runs:
-        groups[run["damage"]].append(noticed(run))
+        groups[run["length"], run["damage"]].append(noticed(run))
     with TABLE.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(["damage", "notice", "runs", "noticed", "share", "low", "high"])
-        for damage, found in groups.items():
+        out.writerow(["length", "damage", "notice", "runs", "noticed", "share", "low", "high"])
+        for group, found in groups.items():
             for notice in ("any", "collapse", "critic", "divergence", "numbers"):
                 k = sum(bool(f) if notice == "any" else notice in f for f in found)
                 ends = binomtest(k, len(found)).proportion_ci(method="exact")
                 share, *ends = (f"{x:.2f}" for x in (k / len(found), ends.low, ends.high))
-                out.writerow([damage, notice, len(found), k, share, *ends])
+                out.writerow([*group, notice, len(found), k, share, *ends])
 
 
 def main() -> None:
     """Train and count, or only count."""
     if sys.argv[1:] != ["table"]:
-        register_resolvers()
-        with tempfile.TemporaryDirectory() as scratch, ROWS.open("w") as file:
-            for run in RUNS:
-                print(*run, file=sys.stderr)
-                file.write(json.dumps(train(*run, scratch)) + "\n")
+        with ProcessPoolExecutor(int(sys.argv[1])) as pool, ROWS.open("w") as file:
+            for run in pool.map(train, *zip(*RUNS, strict=True)):
+                file.write(json.dumps(run) + "\n")
                 file.flush()
     write_table()
 

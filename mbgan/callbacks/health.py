@@ -19,6 +19,10 @@ COLLAPSED = 0.08  # diversity, of the reals'
 # The same runs stay at or below 0.998; with a generator that stands still, or a critic that
 # learns ten times too fast, it is 0.9995 and more.
 WON = 0.999  # critic/ordered, over the images since the last evaluation
+# Of so many images one would stand out of order, with a probability of 95 %, if one in a thousand
+# did. Short runs of healthy models have stretches of hundreds of images without any
+# (experiments/faults/detectors.csv).
+ENOUGH = 3_000  # images of the two stretches together
 
 
 def troubles(rows: list[dict[str, Any]], extractor: str) -> dict[str, str]:
@@ -44,7 +48,7 @@ def troubles(rows: list[dict[str, Any]], extractor: str) -> dict[str, str]:
             "model.make_opt_g.lr or a larger batch_size"
         )
     ordered = min(row["critic/ordered"] for row in last)
-    if ordered > WON:
+    if ordered > WON and last[-1]["images_seen"] - rows[-3]["images_seen"] >= ENOUGH:
         found["critic"] = (
             f"the critic has won: it scores {ordered:.2%} of real images above generated ones, "
             "which leaves the generator little to learn from: try augment=histology, a lower "

@@ -9,6 +9,7 @@ from conftest import ArrayData, TinyCritic, tiny_gan
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from mbgan.callbacks import health
 from mbgan.callbacks.evaluation import Evaluation
 from mbgan.callbacks.guard import Guard
 from mbgan.callbacks.health import Health, troubles
@@ -26,6 +27,13 @@ class Pixels(nn.Module):
     def extract(self, x):
         seen = nn.functional.adaptive_avg_pool2d(x.double(), 4).flatten(1) / 255
         return Features(seen, seen)
+
+
+@pytest.fixture(autouse=True)
+def short_runs_are_enough(monkeypatch, request):
+    """Runs of a few images stand in for those of thousands."""
+    if "stretch" not in request.node.name:
+        monkeypatch.setattr(health, "ENOUGH", 8)
 
 
 def row(images_seen, kid=0.3, diversity=0.5, ordered=0.8):
@@ -58,6 +66,13 @@ def test_divergence_is_twice_the_best_and_more_than_noise():
     assert not troubles([row(4, kid=0.3), row(8, kid=0.5), row(12, kid=0.58)], "x")
     assert not troubles([row(4, kid=0.01), row(8, kid=0.05), row(12, kid=0.055)], "x")
     assert troubles([row(4, kid=0.01), row(8, kid=0.07), row(12, kid=0.065)], "x")
+
+
+def test_a_critic_that_was_right_for_a_short_stretch_has_not_won():
+    stretches = {every: [START | {"images_seen": 0}] for every in (1_499, 1_500)}
+    for every, rows in stretches.items():
+        rows.extend(row(n * every, ordered=1.0) for n in (1, 2))
+    assert [list(troubles(rows, "x")) for rows in stretches.values()] == [[], ["critic"]]
 
 
 class Bright(ArrayData):
@@ -121,12 +136,13 @@ def test_the_order_is_averaged_since_the_last_evaluation(fit, tmp_path, caplog):
 
 def test_a_notice_comes_again_after_it_was_over(caplog):
     evaluation = Evaluation("run", SimpleNamespace(extractor=SimpleNamespace(name="x")), 4, 0)
-    trainer, health = SimpleNamespace(callbacks=[evaluation]), Health()
+    trainer, watcher = SimpleNamespace(callbacks=[evaluation]), Health()
+    evaluation.rows.append(START)
     said = []
-    for i, fault in enumerate([1, 1, 1, 0, 1, 1]):
+    for i, fault in enumerate([1, 1, 1, 0, 1, 1], 1):
         evaluation.rows.append(row(4 * i, ordered=0.8 + 0.2 * fault))
         caplog.clear()
         for now in (4 * i, 4 * i + 1):  # the second batch has no evaluation
-            health.on_train_batch_end(trainer, SimpleNamespace(images_seen=now), None, None, 0)
+            watcher.on_train_batch_end(trainer, SimpleNamespace(images_seen=now), None, None, 0)
         said.append(len(caplog.records))
     assert said == [0, 1, 0, 0, 0, 1]

@@ -3,10 +3,12 @@
 from copy import deepcopy
 from functools import partial
 
+import lightning as L
 import pytest
 import torch
-from conftest import ArrayData, tiny_gan
+from conftest import ArrayData, StopAfter, tiny_gan
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
 
 from mbgan.augment import Adaptive, Chain, Translation
 from mbgan.callbacks.numbers import Numbers, finite
@@ -200,6 +202,48 @@ def test_rollbacks_that_do_not_help_end_the_run(fit, tmp_path):
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(fit, tmp_path):
     with pytest.raises(FloatingPointError, match="no checkpoint is there"):
         fit(tiny_gan(), 9, callbacks=[numbers(tmp_path, "rollback"), Plant(torch.nan)])
+
+
+class RisingOnRank1(Rising):
+    """Its gradient does not break, so that the other rank sees nothing of it."""
+
+    def critic(self, d_real, d_fake):
+        alone = torch.distributed.get_rank() == 0
+        loss = super().critic(d_real, d_fake)
+        return Wasserstein.critic(self, d_real, d_fake) if alone else loss
+
+
+class Leave(Callback):
+    """Leaves each rank's weights and counts in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, gan):
+        counts = next(c.counts for c in trainer.callbacks if isinstance(c, Numbers))
+        torch.save((gan.state_dict(), counts), self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_two_ranks_decide_alike_though_only_one_of_them_broke(tmp_path, policy):
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=DDPStrategy(find_unused_parameters=True, start_method="spawn"),
+        max_epochs=-1,
+        callbacks=[numbers(tmp_path, policy), Save(tmp_path, (3,)), StopAfter(8), Leave(tmp_path)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(tiny_gan(loss=RisingOnRank1()), ArrayData())
+    (ours, counts), (theirs, their_counts) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
+    assert counts == their_counts
+    assert sum(counts.values()) == 1
+    assert_same({k: v for k, v in ours.items() if "norm" not in k}, theirs)  # of own images each
 
 
 def test_a_policy_that_nobody_needs_changes_no_bit(fit, tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_train import assert_same_training, process, wait_for, weights
+from test_train import assert_same_training, process, weights
 
 from mbgan import evaluate, train
 from mbgan.callbacks.evaluation import Evaluation
@@ -278,21 +278,27 @@ def test_a_wandb_server_that_does_not_answer_costs_a_minute_and_not_the_run(
     note(f"W&B server {kind}", "offline, same weights", "offline, same weights")
 
 
+def wait_for_checkpoint(run, started):
+    while not (run / "checkpoints/last.ckpt").is_file():
+        assert started.poll() is None, started.communicate()[1]
+        time.sleep(0.1)
+
+
 @pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.parametrize("hung", [0, 1])
 def test_a_rank_that_hangs_ends_all_in_time_and_is_named(small, note, tmp_path, hung):
     run = tmp_path / "run"
     pair = process(
-        [*small, "trainer=ddp_cpu", "rank_timeout_s=10", "total_images=1_000_000", "eval_every=40"]
+        [*small, "trainer=ddp_cpu", "rank_timeout_s=120", "total_images=1_000_000", "eval_every=40"]
     )
-    wait_for(run / "checkpoints/last.ckpt", pair)
+    wait_for_checkpoint(run, pair)
     other = int(Path(f"/proc/{pair.pid}/task/{pair.pid}/children").read_text().split()[0])
     os.kill([pair.pid, other][hung], signal.SIGSTOP)
-    _, err = pair.communicate(timeout=120)
+    _, err = pair.communicate(timeout=600)
     assert "Traceback" not in err, err
     (line,) = (line for line in err.splitlines() if line.startswith("error"))
-    assert f"did not answer for rank_timeout_s=10 s (rank {hung})" in line
+    assert f"did not answer for rank_timeout_s=120 s (rank {hung})" in line
     assert f"mbgan.train resume={run}" in line
     for pid in (pair.pid, other):
         assert not Path(f"/proc/{pid}").exists() or zombie(pid)
@@ -308,10 +314,10 @@ def zombie(pid):
 def test_a_killed_rank_ends_the_other(small, note, tmp_path):
     run = tmp_path / "run"
     pair = process([*small, "trainer=ddp_cpu", "total_images=1_000_000", "eval_every=40"])
-    wait_for(run / "checkpoints/last.ckpt", pair)
+    wait_for_checkpoint(run, pair)
     other = int(Path(f"/proc/{pair.pid}/task/{pair.pid}/children").read_text().split()[0])
     os.kill(other, signal.SIGKILL)
-    _, err = pair.communicate(timeout=120)
+    _, err = pair.communicate(timeout=600)
     assert pair.returncode == 1
     line = the_line(err)
     assert "another of the 2 processes of this run is gone" in line
