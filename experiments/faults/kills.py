@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -225,7 +226,7 @@ def campaign(
 
 
 def _trial(base: Path, verb: Verb, name: str, trial: str) -> Path:
-    folder = base / "trials" / name / trial
+    folder = base / "trials" / re.sub(r"\W+", "_", name) / trial
     folder.mkdir(parents=True)
     if verb.brings:
         copytree(base / verb.brings, folder / verb.brings)
