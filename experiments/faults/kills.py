@@ -403,10 +403,10 @@ def prepare_base(base: Path) -> dict[str, Verb]:
     return verbs
 
 
-def table(rows: Sequence[dict] | None = None) -> str:
+def table() -> str:
     """Return the table of question.md: a line a verb."""
-    if rows is None:
-        rows = list(csv.DictReader(KILLS.open()))
+    with KILLS.open() as file:
+        rows = list(csv.DictReader(file))
     groups: dict[str, list[dict]] = defaultdict(list)
     for row in rows:
         groups[row["verb"]].append(row)
@@ -450,7 +450,6 @@ def main(base: Path, plan: dict[str, int], seed: int = 0) -> None:
             writer.writerow(row)
             file.flush()
             print(*row.values(), flush=True)
-    print(table())
 
 
 if __name__ == "__main__":
