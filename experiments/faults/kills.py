@@ -395,8 +395,8 @@ def prepare_base(base: Path) -> dict[str, Verb]:
             ranks=0,
         ),
     }
-    log = base / "base.log"
-    for words in (train()(base), ["evaluate", f"run={base}/run", "metrics.floor_splits=2"]):
+    log, score = base / "base.log", ["evaluate", f"run={base}/run", "metrics.floor_splits=2"]
+    for words in () if (base / "run/scores.json").is_file() else (train()(base), score):
         code, _ = finish(Verb(train(), train(), same_bytes()), words, log)
         if code != 0:
             raise RuntimeError(f"{words} failed: {log.read_text()[-2000:]}")
@@ -439,7 +439,7 @@ PLAN = {  # of 100 kills
 
 def main(base: Path, plan: dict[str, int], seed: int = 0) -> None:
     """Do the whole campaign, and write a row a kill into kills.csv in the folder as it comes."""
-    base.mkdir(parents=True)
+    base.mkdir(parents=True, exist_ok=True)  # one of an earlier campaign need not be made again
     os.environ |= {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     warm()
     verbs = prepare_base(base)
