@@ -120,7 +120,7 @@ class Run:
         return "damaged (its SHA-256 is not in SHA256SUMS)"
 
     def _listed(self) -> list[tuple[str, str]]:
-        lines = self.sums.read_text().splitlines() if self.sums.is_file() else []
+        lines = self.sums.read_text(errors="replace").splitlines() if self.sums.is_file() else []
         return [(digest, name) for digest, _, name in (line.partition("  ") for line in lines)]
 
     def _list(self, lines: list[tuple[str, str]]) -> None:

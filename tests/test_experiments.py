@@ -27,6 +27,7 @@ PAPER_TABLES = ("floor", "protocol", "generator", "tell", "inception_score")
             )
             for name in ("watermark", "generate_scale")
         ),
+        (ROOT / "experiments/faults/question.md", ROOT / "experiments/faults/kills.py", "table"),
         *((PAPER / "question.md", PAPER / "measure.py", f"{name}_table") for name in PAPER_TABLES),
     ],
 )

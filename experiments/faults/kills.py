@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import socket
 import sqlite3
@@ -225,7 +226,7 @@ def campaign(
 
 
 def _trial(base: Path, verb: Verb, name: str, trial: str) -> Path:
-    folder = base / "trials" / name / trial
+    folder = base / "trials" / re.sub(r"\W+", "_", name) / trial
     folder.mkdir(parents=True)
     if verb.brings:
         copytree(base / verb.brings, folder / verb.brings)
@@ -394,18 +395,18 @@ def prepare_base(base: Path) -> dict[str, Verb]:
             ranks=0,
         ),
     }
-    log = base / "base.log"
-    for words in (train()(base), ["evaluate", f"run={base}/run", "metrics.floor_splits=2"]):
+    log, score = base / "base.log", ["evaluate", f"run={base}/run", "metrics.floor_splits=2"]
+    for words in () if (base / "run/scores.json").is_file() else (train()(base), score):
         code, _ = finish(Verb(train(), train(), same_bytes()), words, log)
         if code != 0:
             raise RuntimeError(f"{words} failed: {log.read_text()[-2000:]}")
     return verbs
 
 
-def table(rows: Sequence[dict] | None = None) -> str:
+def table() -> str:
     """Return the table of question.md: a line a verb."""
-    if rows is None:
-        rows = list(csv.DictReader(KILLS.open()))
+    with KILLS.open() as file:
+        rows = list(csv.DictReader(file))
     groups: dict[str, list[dict]] = defaultdict(list)
     for row in rows:
         groups[row["verb"]].append(row)
@@ -438,7 +439,7 @@ PLAN = {  # of 100 kills
 
 def main(base: Path, plan: dict[str, int], seed: int = 0) -> None:
     """Do the whole campaign, and write a row a kill into kills.csv in the folder as it comes."""
-    base.mkdir(parents=True)
+    base.mkdir(parents=True, exist_ok=True)  # one of an earlier campaign need not be made again
     os.environ |= {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     warm()
     verbs = prepare_base(base)
@@ -449,7 +450,6 @@ def main(base: Path, plan: dict[str, int], seed: int = 0) -> None:
             writer.writerow(row)
             file.flush()
             print(*row.values(), flush=True)
-    print(table())
 
 
 if __name__ == "__main__":

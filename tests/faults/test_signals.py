@@ -142,10 +142,8 @@ def test_a_job_that_slurm_is_about_to_end_is_saved_requeued_and_goes_on(call, sm
     job = [word for word in small if not word.startswith("hydra")]
     job += ["total_images=4000", "eval_every=2000"]
     sweep = tmp_path / "sweep"
-    submitted = process(
-        ["-m", *job, "hydra/launcher=submitit_local", f"hydra.sweep.dir={sweep}", "seed=0"]
-    )
-    run = sweep / "seed0"
+    submitted = process(["-m", *job, "hydra/launcher=submitit_local", f"hydra.sweep.dir={sweep}"])
+    run = sweep / "job"
     wait_for(run / "run.json", submitted)
     os.kill(job_of(str(sweep)), signal.SIGUSR2)
     _, err = submitted.communicate(timeout=600)
