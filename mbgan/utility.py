@@ -128,7 +128,7 @@ def training(
     """Return the config of mbgan.train for the generator of a fold, and list its images."""
     import hydra
 
-    from mbgan.data.datamodule import write_listing
+    from mbgan.data.listing import write_listing
 
     fit, val = ([images.files[i] for i in places] for places in (fold.fit, fold.val))
     listing = folder / "images.json"
@@ -149,7 +149,7 @@ def training(
         assert isinstance(data, dict), "it is a mapping"
         made.cache_dir, made.magnification = cfg.cache_dir, cfg.magnification
         made.data = {
-            "_target_": "mbgan.data.datamodule.ListedDataModule",
+            "_target_": "mbgan.data.listing.ListedDataModule",
             "root": str(cfg.data.root if isinstance(cfg.data.root, str) else folder),
             "listing": str(listing),
             **{key: data[key] for key in kept.split()},

@@ -36,8 +36,8 @@ from mbgan import bundle, production
 from mbgan.assembly import check_same_data
 from mbgan.compare import load
 from mbgan.data import manifest
-from mbgan.data.datamodule import ListedDataModule, write_listing
 from mbgan.data.folder import ImageFile
+from mbgan.data.listing import ListedDataModule, write_listing
 from mbgan.data.splits import check, merge_groups
 from mbgan.labels import image_files
 from mbgan.networks.dcgan import DCGANGenerator

@@ -81,4 +81,4 @@ def test_help_offers_the_groups_of_its_verb_alone():
     assert page.startswith("Draw images.\n")
     assert "  seed: 7\n" in page
     assert "regularizer" not in page
-    assert "  regularizer: clip, gp, lecam, none, " in help_page("train", "Train.", [])
+    assert "  regularizer: clip, gp, gp_lazy, lecam, none, " in help_page("train", "Train.", [])

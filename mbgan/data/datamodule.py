@@ -1,11 +1,10 @@
 """Images, split into those that train and those that score, with what tells them apart."""
 
 import hashlib
-import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,12 @@ from mbgan.data.decode import UnreadableImage, size_and_format
 from mbgan.data.folder import UNKNOWN, ImageFile, find_images
 from mbgan.data.splits import check, merge_groups, split, subset
 from mbgan.data.stream import BatchStream
-from mbgan.documents import check_kinds, read_object
 from mbgan.images import Rows
-from mbgan.runs import write_text
 
 log = logging.getLogger(__name__)
 
 SIDES = ("train", "val", "test")  # what trains, what picks the best checkpoint, what scores it
 FEW = 20  # training images of which a generator learns hardly more than themselves
-LISTED = dict.fromkeys(("files.*.magnification", "files.*.patient"), str | None)
-LISTED |= dict.fromkeys(("train.*", "files.*.name", "files.*.path", "files.*.label"), str)
 CONDITIONS = ("none", "class", "magnification", "both")
 
 
@@ -304,42 +299,6 @@ class PreparedDataModule(MagnificationDataModule):
         digest = f"{manifest.sha256(rows)} {found.sha256}"  # of the split, and of the pixels
         sha256 = hashlib.sha256(digest.encode()).hexdigest()
         return replace(found, sha256=sha256), sides
-
-
-class ListedDataModule(MagnificationDataModule):
-    """Images that a file lists, with what trains and what picks the best: a fold of a study.
-
-    Args:
-        listing: the file, as `write_listing` makes it.
-        settings: of `MagnificationDataModule`.
-    """
-
-    def __init__(self, listing: str | Path, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.listing = Path(listing)
-
-    def read(self) -> tuple[ImageSet, dict[str, NDArray[np.int64]]]:
-        """Return the images and their sides; what picks the best also scores."""
-        listed = read_object(self.listing, "files", "train")
-        check_kinds(listed, LISTED, self.listing)
-        try:
-            files = {
-                row["name"]: ImageFile(**row | {"path": Path(row["path"])})
-                for row in listed["files"]
-            }
-        except (LookupError, TypeError):  # of a row too much, or too little
-            raise ValueError(f"{self.listing} is no list of images; it is damaged") from None
-        found = load_images(list(files.values()), self.image_size, self.cache_dir)
-        trains = np.isin([file.name for file in found.files], listed["train"])
-        held_out = np.flatnonzero(~trains)
-        return found, {"train": np.flatnonzero(trains), "val": held_out, "test": held_out}
-
-
-def write_listing(path: Path, train: Sequence[ImageFile], held_out: Sequence[ImageFile]) -> None:
-    """Write the file of a `ListedDataModule`."""
-    files = [asdict(file) | {"path": str(file.path)} for file in (*train, *held_out)]
-    content = {"train": [file.name for file in train], "files": files}
-    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def name_of(file: ImageFile, condition: str) -> str:
