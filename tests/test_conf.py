@@ -79,7 +79,9 @@ def test_every_choice_composes_builds_and_trains_a_batch(
 
 def test_the_saved_config_has_all_that_the_extractor_was_told(config, small, tmp_path, monkeypatch):
     """A resume or an evaluation from elsewhere would otherwise score by another one."""
-    monkeypatch.setattr(features, "InceptionV3", lambda weights, tap, download: features.EfficientNetLite0())
+    monkeypatch.setattr(
+        features, "InceptionV3", lambda weights, tap, download: features.EfficientNetLite0()
+    )
     overrides = [o for o in small if not o.startswith("hydra")]
     overrides += [f"run_dir={tmp_path}/run", "extractor=inception", "extractor.tap=64"]
     parts = assemble(cfg := config("train", [*overrides, "extractor.weights=inception.pth"]))
