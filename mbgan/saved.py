@@ -130,6 +130,11 @@ def targets(cfg: DictConfig) -> list[str]:
     return sorted({str(value) for place, value in leaves if place[-1] == "_target_"})
 
 
+def trusting(cfg: DictConfig) -> dict[str, str]:
+    """Return the environment in which what a config names is trusted, too: one of the user's."""
+    return {TRUST: ",".join(filter(None, [os.environ.get(TRUST), *targets(cfg)]))}
+
+
 def _problem(name: Any, node: dict[str, Any]) -> str | None:
     """Return why what a config names must not be built; None if it may."""
     trusted = [word.strip() for word in os.environ.get(TRUST, "").split(",") if word.strip()]

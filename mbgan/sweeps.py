@@ -24,7 +24,7 @@ from rich.table import Table
 
 from mbgan.documents import read_object
 from mbgan.runs import SIGNALS, Run, write_text
-from mbgan.saved import TRUST, portable, read_settings, targets
+from mbgan.saved import portable, read_settings, trusting
 
 log = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ def train_job(cfg: DictConfig, run: Run) -> float | None:
         log.info("%s: training", run.folder)
     words = ["-m", "mbgan.train", f"resume={quoted(run.folder)}", "hydra.output_subdir=null"]
     # What the user asked for is trusted, though it comes to the job in a saved config.
-    environment = os.environ | {TRUST: ",".join([os.environ.get(TRUST, ""), *targets(cfg)])}
+    environment = os.environ | trusting(cfg)
     devices = cfg.trainer.devices
     if devices * cfg.trainer.num_nodes > 1:
         where = rendezvous(cfg.trainer.num_nodes)

@@ -1,6 +1,7 @@
 """Fit one GAN: python -m mbgan.train."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -75,11 +76,13 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     from mbgan.callbacks.dashboards import publish
     from mbgan.callbacks.evaluation import Evaluation
     from mbgan.callbacks.guard import Guard
+    from mbgan.saved import trusting
     from mbgan.studies.score_sheet import rows, table
     from mbgan.weights import read_checkpoint
 
     if cfg.resume is not None:
         cfg = assembly.resumed(cfg, list(HydraConfig.get().overrides.task))
+    os.environ.update(trusting(cfg))  # in the end the run is read back, with the user's own parts
     if cfg.image_size not in (32, 64, 128, 256):
         raise ValueError(f"image_size must be a power of two from 32 to 256, got {cfg.image_size}")
     parts, run, checkpoint = assembly.assemble(cfg), Run(cfg.run_dir), None

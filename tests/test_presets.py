@@ -15,6 +15,7 @@ from two_ranks import main as train_alone
 from mbgan import generate, train
 from mbgan.latents import Draws
 from mbgan.networks import mixes_images
+from mbgan.saved import TRUST
 from mbgan.verbs import conf_dir
 
 PRESETS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
@@ -234,6 +235,10 @@ def test_a_new_architecture_is_two_new_files(call, small, tmp_path, monkeypatch)
     code, err = call(train.main, *small, "model=plain", "eval_every=40")
     assert code == 0, err
     run = tmp_path / "run"
+    monkeypatch.delenv(TRUST)
+    code, err = call(generate.main, f"run={run}", "n=2")
+    assert (code, f"set {TRUST}=NAME" in err) == (1, True)  # whose they are, nobody knows
+    monkeypatch.setenv(TRUST, "plain")
     code, err = call(generate.main, f"run={run}", "n=2")
     assert code == 0, err
     assert len(list((run / "generated").glob("*.png"))) == 2

@@ -20,6 +20,7 @@ from mbgan import evaluate, export, generate, train
 from mbgan.callbacks.timing import StepTimer
 from mbgan.metrics.features import EfficientNetLite0
 from mbgan.runs import sha256_of
+from mbgan.saved import TRUST
 from mbgan.studies import scoring
 
 SCHEMA = json.loads((Path(scoring.__file__).parent / "scores.schema.json").read_text())
@@ -224,6 +225,7 @@ def test_overrides_that_a_resume_cannot_honor_are_refused(call, small, tmp_path,
 def test_a_resume_by_another_extractor_is_refused(call, small, tmp_path, monkeypatch):
     assert call(train.main, *small)[0] == 0
     monkeypatch.setattr("mbgan.metrics.features.EfficientNetLite0", renamed_extractor)
+    monkeypatch.setenv(TRUST, "mbgan.metrics.features.EfficientNetLite0")  # a function, here
     code, err = call(train.main, f"resume={tmp_path}/run", "total_images=80")
     assert code == 1
     assert "extractor must be one for the whole run and all ranks, got other" in err
