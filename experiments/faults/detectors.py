@@ -12,6 +12,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from mbgan import assembly
 from mbgan.callbacks import find
 from mbgan.callbacks.evaluation import Evaluation
-from mbgan.callbacks.health import troubles
+from mbgan.callbacks.health import WON, troubles
 from mbgan.gan import GAN
 from mbgan.verbs import conf_dir, register_resolvers
 
@@ -65,6 +66,8 @@ DAMAGES: dict[str, Damage] = {  # factor of both learning rates, what is done to
     STILL: (1, still),
     "four latents": (1, few_latents),
 }
+KEYS = ("images_seen", *(f"{k}/efficientnet_lite0" for k in ("kid", "diversity")), "critic/ordered")
+NOTICES = ("any", "collapse", "critic", "divergence", "numbers", "critic of any stretch")
 LENGTHS = {"short": (2_000, 400), "long": (6_000, 1_500)}  # total_images, eval_every
 RUNS = [
     *(("none", model, seed, "short") for seed in range(5) for model in MODELS),
@@ -95,6 +98,7 @@ def train(damage: str, model: str, seed: int, length: str) -> dict[str, Any]:
         except FloatingPointError as error:
             ended = str(error)
     rows = find(parts.trainer, Evaluation).rows
+    rows = [{key: row[key] for key in KEYS if key in row} for row in rows]
     run = {"damage": damage, "model": model, "seed": seed, "length": length}
     return run | {"ended": ended, "rows": rows}
 
@@ -104,7 +108,12 @@ def noticed(run: dict[str, Any]) -> set[str]:
     rows, found = run["rows"], set[str]()
     for n in range(1, len(rows) + 1):
         found |= troubles(rows[:n], "efficientnet_lite0").keys()
-    return found | ({"numbers"} if run["ended"] != "done" else set())
+    found |= {"numbers"} if run["ended"] != "done" else set()
+    found |= {"any"} if found else set()
+    ordered = [row["critic/ordered"] for row in rows if "critic/ordered" in row]
+    if any(min(pair) > WON for pair in pairwise(ordered)):
+        found.add("critic of any stretch")  # what it would be without ENOUGH
+    return found
 
 
 def write_table() -> None:
@@ -117,8 +126,10 @@ def write_table() -> None:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["length", "damage", "notice", "runs", "noticed", "share", "low", "high"])
         for group, found in groups.items():
-            for notice in ("any", "collapse", "critic", "divergence", "numbers"):
-                k = sum(bool(f) if notice == "any" else notice in f for f in found)
+            for notice in NOTICES:
+                k = sum(
+                    bool(f & set(NOTICES[1:5])) if notice == "any" else notice in f for f in found
+                )
                 ends = binomtest(k, len(found)).proportion_ci(method="exact")
                 share, *ends = (f"{x:.2f}" for x in (k / len(found), ends.low, ends.high))
                 out.writerow([*group, notice, len(found), k, share, *ends])

@@ -134,7 +134,7 @@ class Numbers(Callback):
             f"{what} became infinite or NaN after {gan.images_seen} images, in a {where} with the "
             f"training images {shortened(names)}"
         )
-        way_out = "try a lower model.make_opt_d.lr or trainer.precision=32-true"
+        there = self.run.checkpoint("last").is_file()
         if self.policy == "skip" and player is not None:
             self._in_a_row[player] += 1
             if self._in_a_row[player] <= self.retries:
@@ -143,14 +143,15 @@ class Numbers(Callback):
                 return
             message += f"; {self.retries} such steps before it were left out"
         if self.policy == "rollback":
-            there = self.run.checkpoint("last").is_file()
             if there and self.counts["rollbacks"] < self.retries:
                 log.warning("%s", message)
                 self._due = True
                 return
-            why = f"{self.retries} rollbacks were of no help" if there else "no checkpoint is there"
-            message += f"; {why}"
-        raise FloatingPointError(f"{message}; the last checkpoint is from before; {way_out}")
+            message += f"; {self.retries} rollbacks were of no help" if there else ""
+        raise FloatingPointError(
+            f"{message}; {'the last checkpoint is from before' if there else 'no checkpoint yet'}; "
+            "try a lower model.make_opt_d.lr or trainer.precision=32-true"
+        )
 
     def _roll_back(self, trainer: L.Trainer, gan: GAN) -> None:
         position, self._due = gan.images_drawn, False
