@@ -178,7 +178,7 @@ def _work(
     """Make this rank's share of the units: shards, or blocks."""
     torch.set_num_threads(threads)
     device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
-    generator = generator.to(device, memory_format=torch.channels_last).eval()  # as in training
+    generator = generator.to(device).to(memory_format=torch.channels_last).eval()  # as in training
     size, made = order.shard_size or BLOCK, 0
     began = told = time.monotonic()
 

@@ -23,7 +23,8 @@ def main(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train_job(cfg, Run(cfg.run_dir))
     if cfg.forecast:
-        return forecast(cfg)
+        forecast(cfg)
+        return None
     with Run(cfg.run_dir).alone():
         return train(cfg)
 

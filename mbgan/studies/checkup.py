@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from rich.table import Table
 from rich.text import Text
 
-from mbgan.metrics.features import check_tensors_only, inception_cache
+from mbgan.documents import read_torch
+from mbgan.metrics.features import inception_cache
 
 State = Literal["ok", "notice", "trouble"]
 COLORS: dict[State, str] = {"ok": "green", "notice": "yellow", "trouble": "bold red"}
@@ -131,15 +132,16 @@ def check_extractors() -> Finding:
     kept = ", ".join([lite, *(path.name.removesuffix("_pretrain.pth") for path in dinov2)])
     if not cached.is_file():
         advice = (
-            "extractor=auto downloads Inception (91 MiB) when it first scores, or without a "
-            f"network takes efficientnet_lite0; or put the file at {shown(cached)}"
+            "extractor=auto takes efficientnet_lite0; extractor=inception downloads Inception "
+            f"(91 MiB), or put the file at {shown(cached)}"
         )
         return Finding("extractors", "notice", f"{kept}; no weights of Inception", advice)
     try:
-        check_tensors_only(cached)
+        read_torch(cached, "Inception")
     except ValueError:
         seen = f"weights of Inception that cannot be read: {shown(cached)}"
-        return Finding("extractors", "trouble", seen, "remove the file; it is downloaded again")
+        advice = "remove the file; extractor=inception downloads it again"
+        return Finding("extractors", "trouble", seen, advice)
     return Finding("extractors", "ok", f"inception, {kept}")
 
 
