@@ -134,7 +134,7 @@ class Numbers(Callback):
             f"{what} became infinite or NaN after {gan.images_seen} images, in a {where} with the "
             f"training images {shortened(names)}"
         )
-        there = self.run.checkpoint("last").is_file()
+            there = self.run.has("last")
         if self.policy == "skip" and player is not None:
             self._in_a_row[player] += 1
             if self._in_a_row[player] <= self.retries:
@@ -155,7 +155,7 @@ class Numbers(Callback):
 
     def _roll_back(self, trainer: L.Trainer, gan: GAN) -> None:
         position, self._due = gan.images_drawn, False
-        content = read_checkpoint(self.run.checkpoint("last"))
+        content = read_checkpoint(self.run.whole("last"))
         gan.on_load_checkpoint(content)
         for callback in trainer.callbacks:
             callback.on_load_checkpoint(trainer, gan, content)
