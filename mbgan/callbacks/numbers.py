@@ -134,7 +134,7 @@ class Numbers(Callback):
             f"{what} became infinite or NaN after {gan.images_seen} images, in a {where} with the "
             f"training images {shortened(names)}"
         )
-            there = self.run.has("last")
+        there = self.run.has("last")
         if self.policy == "skip" and player is not None:
             self._in_a_row[player] += 1
             if self._in_a_row[player] <= self.retries:
