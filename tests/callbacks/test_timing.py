@@ -68,7 +68,8 @@ def test_operations_an_image_are_those_of_one_turn(fit, clock):
         fit(tiny_gan(), batches=1000, data=ArrayData(batch_size=batch_size), callbacks=[timer])
         found.append(timer.flops_per_image)
     assert found == [found[0]] * 3
-    assert 2 < found[0] / (forward / 2) < 3  # a backward pass is up to twice a forward one
+    # A backward pass is up to twice a forward one, and G has none in the step of C.
+    assert 1.5 < found[0] / (forward / 2) < 3
     assert timer.memory_bytes > 2**20
 
 

@@ -335,7 +335,7 @@ HOSTILE = {  # file name: (how it is written, the reason given)
     "signed.tif": (lambda p: Image.new("I", (8, 8), -5).save(p), "unknown range"),
     "float255.tif": (lambda p: Image.new("F", (8, 8), 255.0).save(p), "float levels outside"),
     "nan.tif": (lambda p: Image.new("F", (8, 8), float("nan")).save(p), "float levels outside"),
-    "folder.jpg": (lambda p: p.mkdir(), "is a directory"),
+    "folder.jpg": (lambda p: p.mkdir(), "not a file"),
     "missing.jpg": (lambda p: None, "no such file or directory"),
 }
 
