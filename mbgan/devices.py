@@ -78,8 +78,11 @@ def bfloat16_speedup(device: str, rounds: int = 5) -> float:
     """Return how many times as fast a convolution goes in bfloat16, there and back: a probe.
 
     64 to 128 channels at 32 x 32, channels last, as in the middle of a critic. The fastest of some
-    rounds each, in turn, so that a busy moment does not decide.
+    rounds each, in turn, and on a CPU the time of a single thread, which does not count when others
+    use the core: threads that wait for each other on a busy machine measured anything.
     """
+    clock = time.thread_time if device == "cpu" else time.perf_counter
+    threads = torch.get_num_threads()
     x, weight = (  # no random numbers: the run's follow
         torch.ones(shape, device=device)
         .contiguous(memory_format=torch.channels_last)
@@ -95,11 +98,15 @@ def bfloat16_speedup(device: str, rounds: int = 5) -> float:
             torch.cuda.synchronize()
 
     def seconds(work: Callable[[bool], None], mixed: bool) -> float:
-        began = time.perf_counter()
+        began = clock()
         work(mixed)
-        return time.perf_counter() - began
+        return clock() - began
 
-    times = [[seconds(there_and_back, mixed) for mixed in (False, True)] for _ in range(rounds)]
+    torch.set_num_threads(1)
+    try:
+        times = [[seconds(there_and_back, mixed) for mixed in (False, True)] for _ in range(rounds)]
+    finally:
+        torch.set_num_threads(threads)
     plain, mixed = map(min, zip(*times, strict=True))
     return plain / mixed
 

@@ -51,10 +51,11 @@ def test_without_bfloat16_in_hardware_a_run_goes_on_in_float32(bfloat16, caplog,
     assert (line in caplog.text) == told
 
 
-def test_the_probe_leaves_the_random_numbers_alone():
-    before = torch.random.get_rng_state()
+def test_the_probe_leaves_threads_and_random_numbers_alone():
+    before, threads = torch.random.get_rng_state(), torch.get_num_threads()
     assert devices.bfloat16_speedup("cpu", rounds=1) > 0
     assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(("compiler", "compiled"), [(True, True), (False, False)])

@@ -128,7 +128,8 @@ def _in_memory(files: Sequence[ImageFile], image_size: int) -> ImageSet:
     out.seek(0)
     by_name = {file.name: file for file in files}
     kept = [by_name[name] for name in meta["files"]]
-    return ImageSet(np.load(out), kept, meta["skipped"], meta["sha256"])
+    images = np.lib.format.read_array(out, allow_pickle=False)
+    return ImageSet(images, kept, meta["skipped"], meta["sha256"])
 
 
 def _decode_all(files: Sequence[ImageFile], image_size: int, out: IO[bytes]) -> dict[str, Any]:
