@@ -278,7 +278,12 @@ def _writer(out: Path, number: int, shard_size: int | None) -> Iterator[Put]:
             draft.write_bytes(content)
 
     if shard_size is None:
-        yield put
+        # All at once: a disk flushes sixteen files in little more than the time of one.
+        with ThreadPoolExecutor(BLOCK) as disk:
+            written: list[Future[None]] = []
+            yield lambda name, content: written.append(disk.submit(put, name, content))
+            for each in written:
+                each.result()
         return
 
     def add(name: str, content: bytes) -> None:

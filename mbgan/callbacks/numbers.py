@@ -116,7 +116,8 @@ class Numbers(Callback):
         Raises:
             FloatingPointError: if one is not finite, and no rollback mends it.
         """
-        if not self._due and not finite(gan.parameters()):
+        trained = [weight for weight in gan.parameters() if weight.requires_grad]  # of no average
+        if not self._due and not finite(trained):
             self._meet(trainer, gan, "batch", broken(dict(gan.named_parameters())), None)
         if self._due:
             self._roll_back(trainer, gan)

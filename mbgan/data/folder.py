@@ -26,7 +26,7 @@ _PATIENTS = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be 150,000
 class ImageFile:
     """An image on disk and what its path tells about it."""
 
