@@ -14,6 +14,7 @@ from mbgan.augment import Adaptive, Chain, Translation
 from mbgan.callbacks.numbers import Numbers, finite
 from mbgan.losses import NonSaturating, Wasserstein
 from mbgan.regularizers import LeCam, Regularizer, Sum
+from mbgan.runs import Run, write_text
 
 AT = 5  # the critic step that breaks
 
