@@ -113,7 +113,7 @@ def bfloat16_speedup(device: str, rounds: int = 5) -> float:
 
 def can_compile(device: str) -> bool:
     """Tell whether torch.compile finds what it needs: a C++ compiler, for a GPU Triton."""
-    if device == "cuda":
+    if device != "cpu":  # cuda, or gpu as Lightning calls it
         from torch.utils._triton import has_triton
 
         return bool(has_triton())

@@ -69,6 +69,13 @@ def test_networks_are_compiled_where_a_compiler_is(monkeypatch, caplog, compiler
     assert ("compile=default needs a C++ compiler" in caplog.text) != compiled
 
 
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda"])
+def test_a_gpu_compiles_by_triton_whatever_it_is_called(monkeypatch, accelerator):
+    monkeypatch.setattr(devices.shutil, "which", lambda name: "/usr/bin/g++")
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    assert not devices.can_compile(accelerator)
+
+
 def test_an_unknown_mode_of_compile_is_refused():
     cfg = OmegaConf.create({"compile": "fast", "trainer": trainer()})
     with pytest.raises(ValueError, match=r"compile must be null or one of default, .*, got fast"):
