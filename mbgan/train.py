@@ -76,7 +76,7 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     from mbgan.callbacks import find
     from mbgan.callbacks.dashboards import publish
     from mbgan.callbacks.evaluation import Evaluation
-    from mbgan.callbacks.guard import Guard
+    from mbgan.callbacks.guard import Guard, hear_later
     from mbgan.saved import trusting
     from mbgan.studies.score_sheet import rows, table
     from mbgan.weights import read_checkpoint
@@ -92,6 +92,8 @@ def fit_and_score(cfg: DictConfig) -> float | None:
         read_checkpoint(checkpoint)
         assembly.check_same_data(run, parts.datamodule)
     assembly.record_config(parts, cfg, run)
+    if parts.trainer.world_size > 1:
+        hear_later()
     try:
         parts.trainer.fit(parts.gan, parts.datamodule, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:

@@ -18,6 +18,22 @@ from mbgan.runs import SIGNALS
 log = logging.getLogger(__name__)
 
 
+def hear_later() -> None:
+    """Let signals wait, for this process and those that it starts, until `hear`.
+
+    A rank that ends while the others look for it leaves them where they hear nothing, and Lightning
+    kills the one that started it.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def hear() -> None:
+    """Take the signals that have waited, and those to come."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 class Guard(Callback):
     """Stops the run after `total_images`, and on a signal.
 
@@ -44,15 +60,22 @@ class Guard(Callback):
         self.silent: list[int] = []  # ranks that did not answer, where that ended the run
         self._handlers: dict[int, Any] = {}
 
+    def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
+        """All ranks have met: who started the others may end, as it ends them, too."""
+        if trainer.local_rank == 0:
+            hear()
+
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         """Take over the signals; a run that was done already trains no further."""
         trainer.should_stop = gan.images_seen >= self.total_images
         self._handlers = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
+        hear()
 
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         """Give the signals back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        hear()
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         """After an error, where Lightning calls no teardown: end the ranks that wait for this."""

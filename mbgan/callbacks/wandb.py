@@ -4,8 +4,8 @@ import logging
 import netrc
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ class WandbLogger(loggers.WandbLogger):
     """A logger that is online if a key is at hand (or WANDB_MODE says so), else offline.
 
     Runs are named, grouped and tagged by their folders: those of a sweep share a group. A run that
-    goes on after it was cut off stays the same W&B run.
+    goes on after it was cut off stays the same W&B run. If W&B's own process ends (memory was
+    short), training goes on without it.
 
     Args:
         save_dir: the run folder.
@@ -54,6 +55,7 @@ class WandbLogger(loggers.WandbLogger):
         upload_best: bool,
     ) -> None:
         folder, self.upload_best = Path(save_dir).absolute(), upload_best
+        self.gone = False
         earlier = sorted(folder.glob("wandb/*run-*-*"))
         model = Run(folder).choices.get("model")
         settings: dict[str, Any] = {
@@ -75,9 +77,23 @@ class WandbLogger(loggers.WandbLogger):
             log.warning("wandb: offline, as the server did not answer (%s)", error)
             super().__init__(**settings, mode="offline")
 
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Log numbers, tables and pictures, all of which come by here, while W&B takes them."""
+        if self.gone:
+            return
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:  # of many classes, which differ from version to version
+            self.gone = True
+            log.warning(
+                "wandb: took nothing more (%s); the run goes on without it, all numbers are in "
+                "metrics.jsonl, and resume begins it again",
+                error,
+            )
+
     def upload(self, checkpoint: Path, metadata: dict[str, float]) -> None:
         """Upload the best checkpoint as an artifact with its scores, if this run is online."""
-        if not self.upload_best or self.experiment.offline:
+        if not self.upload_best or self.gone or self.experiment.offline:
             return
         import wandb
 
@@ -94,5 +110,11 @@ def finished() -> Iterator[None]:
         yield
         ended_well = True
     finally:
-        if "wandb" in sys.modules:
-            sys.modules["wandb"].finish(exit_code=int(not ended_well))
+        if wandb := sys.modules.get("wandb"):
+            try:
+                wandb.finish(exit_code=int(not ended_well))
+            except Exception as error:  # its process is gone
+                log.warning("wandb: its run was not closed (%s)", error)
+                with suppress(Exception):
+                    wandb.teardown()  # or it would try once more at the very end
+                wandb.run = None  # or the next job of a sweep would go on with it

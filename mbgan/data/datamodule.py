@@ -20,7 +20,7 @@ from mbgan.data.cache import ImageSet, load_images
 from mbgan.data.decode import UnreadableImage, size_and_format
 from mbgan.data.folder import UNKNOWN, ImageFile, find_images
 from mbgan.data.splits import check, merge_groups, split, subset
-from mbgan.data.stream import BatchStream
+from mbgan.data.stream import BatchStream, leave_signals
 from mbgan.images import Rows
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,13 @@ class MagnificationDataModule(L.LightningDataModule):
         start: int = self.trainer.lightning_module.images_drawn  # type: ignore[assignment]
         stream = self.stream(batch_size, start, rank, world_size)
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        return DataLoader(stream, batch_size=None, num_workers=self.num_workers, pin_memory=on_gpu)
+        return DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=self.num_workers,
+            worker_init_fn=leave_signals,
+            pin_memory=on_gpu,
+        )
 
     def stream(
         self, batch_size: int = 1, start: int = 0, rank: int = 0, world_size: int = 1

@@ -5,6 +5,7 @@ Each test adds what it saw to the file that MBGAN_FAULTS names: experiments/faul
 
 import csv
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_signals import children
 from test_train import assert_same_training, process, weights
 
 from mbgan import evaluate, train
@@ -189,8 +191,8 @@ def test_a_killed_worker_is_one_line_and_the_run_resumes(
     other = whole()
 
     def kill():
-        for pid in children(os.getpid()):
-            os.kill(pid, signal.SIGKILL)
+        for worker in multiprocessing.active_children():  # and not W&B's process, if one runs
+            worker.kill()
 
     with monkeypatch.context() as m:
         during(m, kill)
@@ -204,10 +206,23 @@ def test_a_killed_worker_is_one_line_and_the_run_resumes(
     note("a DataLoader worker killed (SIGKILL)", "one line, resumes", line)
 
 
-def children(parent):
-    """Process ids of a process's children."""
-    tasks = Path(f"/proc/{parent}/task").iterdir()
-    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_leaves_its_workers_at_work(
+    call, small, whole, note, monkeypatch, tmp_path, number
+):
+    """As Ctrl-C in a terminal: without its workers the run could not end its batch and save."""
+    other = whole()
+
+    def ask():
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid, number)
+
+    with monkeypatch.context() as m:
+        during(m, ask)
+        code, err = call(train.main, *small, "data.num_workers=2")
+    assert code == 0, err
+    assert_same_training(tmp_path / "run", other)
+    note(f"{number.name} to a DataLoader worker", ON, "went on, same weights")
 
 
 def test_short_memory_is_one_line(call, small, note, tmp_path):
@@ -277,6 +292,31 @@ def test_a_wandb_server_that_does_not_answer_costs_a_minute_and_not_the_run(
     assert_same_training(tmp_path / "run", other)
     assert list((tmp_path / "run/wandb").glob("offline-run-*"))
     note(f"W&B server {kind}", "offline, same weights", "offline, same weights")
+
+
+def test_wandb_that_dies_costs_its_curves_and_neither_this_run_nor_the_next(
+    call, small, whole, note, monkeypatch, tmp_path
+):
+    """Its process serves all runs of a sweep."""
+    other, logged = whole(), [*small, "logger=wandb"]
+
+    def kill():
+        for pid in children(os.getpid()):
+            if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
+    with monkeypatch.context() as m:
+        during(m, kill)
+        code, err = call(train.main, *logged)
+    assert code == 0, err
+    (line,) = (line for line in err.splitlines() if "goes on without it" in line)
+    assert line.startswith("wandb: took nothing more (")
+    assert_same_training(tmp_path / "run", other)
+    code, err = call(train.main, *logged, f"hydra.run.dir={tmp_path}/next")
+    assert code == 0, err
+    assert "wandb: took nothing more" not in err
+    assert list((tmp_path / "next/wandb").glob("offline-run-*/run-*.wandb"))
+    note("W&B's own process killed (SIGKILL)", ON, line)
 
 
 def wait_for_checkpoint(run, started):

@@ -124,6 +124,36 @@ def test_a_training_that_saves_is_not_hurried_by_a_scheduler(second):
     assert end_of(act) == 0
 
 
+def children(parent):
+    """Process ids of a process's children."""
+    tasks = Path(f"/proc/{parent}/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def runs(pid):
+    """Whether a process is there; one that has ended, and waits for its parent, has no words."""
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+@pytest.mark.ddp
+def test_two_processes_that_are_asked_while_they_start_end_together(small, tmp_path):
+    """The second of them is asked before it has loaded Python: it must not leave the first."""
+    pair = process(
+        [*small, "trainer=ddp_cpu", f"hydra.run.dir={tmp_path}/run"], start_new_session=True
+    )
+    while not (started := children(pair.pid)):
+        assert pair.poll() is None, pair.communicate()[1]
+        time.sleep(0.01)
+    os.killpg(pair.pid, signal.SIGTERM)
+    _, err = pair.communicate(timeout=600)
+    assert pair.returncode == INTERRUPTED, err
+    assert err.splitlines()[-1] == "interrupted"
+    assert not any(map(runs, started))
+
+
 def job_of(command):
     """The process in which submitit runs a job that a command has submitted."""
     for status in Path("/proc").glob("[0-9]*/cmdline"):
