@@ -9,8 +9,8 @@ from pathlib import Path
 
 KNOWN = {  # in PyTorch's words, and in ours
     r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory": (
-        "memory must hold a batch and the networks, and was short; lower batch_size or image_size, "
-        "or end what else runs on this machine"
+        "memory must hold a batch and the networks, and was short; lower batch_size, image_size or "
+        "the networks' width, or end what else runs on this machine"
     ),
     r"DataLoader worker .*(exited unexpectedly|killed by signal)": (
         "a process that prepares batches is gone; if memory was short, set data.num_workers=0"
@@ -33,10 +33,11 @@ def in_one_sentence() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
-        said = str(error) if isinstance(error, RuntimeError) else "out of memory"
+    except Exception as error:
+        cause = error.__cause__ or error  # what builds networks by name wraps it
+        said = "out of memory" if isinstance(cause, MemoryError) else str(cause)
         for pattern, sentence in KNOWN.items():
-            if re.search(pattern, said):
+            if isinstance(cause, RuntimeError | MemoryError) and re.search(pattern, said):
                 first = f" ({said.splitlines()[0].strip()})" if said != "out of memory" else ""
                 raise ValueError(f"{sentence}{first}") from None
         raise

@@ -3,6 +3,8 @@
 import errno
 
 import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 
 from mbgan.failures import in_one_sentence, lost_a_rank, silent_ranks, writing_to
 
@@ -23,6 +25,19 @@ def test_what_the_machine_caused_comes_with_the_way_out_and_its_own_words(said):
         raise RuntimeError(said + "\nException raised from somewhere (most recent call first):")
     assert said.strip() in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_the_machine_caused_while_a_network_was_built_is_told_too():
+    """Hydra, which builds networks, has words of its own for it."""
+    with pytest.raises(ValueError, match="lower batch_size") as error, in_one_sentence():
+        instantiate({"_target_": "torch.nn.Linear", "in_features": 2**30, "out_features": 2**30})
+    assert "you tried to allocate 4611686018427387904 bytes" in str(error.value)
+    assert "Error in call to target" not in str(error.value)
+
+
+def test_a_mistake_in_what_is_built_stays_one():
+    with pytest.raises(InstantiationException, match="out of memory"), in_one_sentence():
+        instantiate({"_target_": "builtins.float", "_args_": ["out of memory"]})
 
 
 def test_python_out_of_memory_is_told_too():
