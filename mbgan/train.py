@@ -76,7 +76,7 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     from mbgan.callbacks import find
     from mbgan.callbacks.dashboards import publish
     from mbgan.callbacks.evaluation import Evaluation
-    from mbgan.callbacks.guard import Guard, hear_later
+    from mbgan.callbacks.guard import Guard
     from mbgan.saved import trusting
     from mbgan.studies.score_sheet import rows, table
     from mbgan.weights import read_checkpoint
@@ -92,13 +92,14 @@ def fit_and_score(cfg: DictConfig) -> float | None:
         read_checkpoint(checkpoint)
         assembly.check_same_data(run, parts.datamodule)
     assembly.record_config(parts, cfg, run)
+    guard = find(parts.trainer, Guard)
     if parts.trainer.world_size > 1:
-        hear_later()
+        guard.hold()
     try:
         parts.trainer.fit(parts.gan, parts.datamodule, ckpt_path=checkpoint, weights_only=True)
     except RuntimeError as error:
         if parts.trainer.world_size > 1 and lost_a_rank(error):
-            silent = ", ".join(map(str, find(parts.trainer, Guard).silent))
+            silent = ", ".join(map(str, guard.silent))
             raise ValueError(
                 f"another of the {parts.trainer.world_size} processes of this run is gone, or did "
                 f"not answer for rank_timeout_s={cfg.rank_timeout_s} s (rank {silent or 'unknown'})"
@@ -109,7 +110,6 @@ def fit_and_score(cfg: DictConfig) -> float | None:
     if not parts.trainer.is_global_zero:
         return None
     folder = run.folder.absolute()
-    guard = find(parts.trainer, Guard)
     if guard.interrupted or guard.signaled:  # the latter after the last batch
         seen = parts.gan.images_seen
         log.warning("stopped at %d images; go on: python -m mbgan.train resume=%s", seen, folder)

@@ -127,6 +127,14 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]
     return decorate
 
 
+class Interrupt(KeyboardInterrupt):
+    """An interrupt that is met.
+
+    Where a KeyboardInterrupt itself passes C code that runs Python, as modules do that are being
+    loaded, Python ends by SIGINT in the end, whatever became of it.
+    """
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Let every signal that asks for an end interrupt as Ctrl-C does, and end with INTERRUPTED.
@@ -144,14 +152,14 @@ def interruptible() -> Iterator[None]:
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, insist)
             signal.setitimer(signal.ITIMER_REAL, EVERY_S, EVERY_S)
-        raise KeyboardInterrupt
+        raise Interrupt
 
     def insist(number: int, frame: FrameType | None) -> None:
         error = sys.exc_info()[1]
         while error is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             error = error.__context__
         if error is None:  # nothing is being unwound
-            raise KeyboardInterrupt
+            raise Interrupt
 
     for number in SIGNALS:
         if before[number] != signal.SIG_IGN:  # as of a job in the background, or under nohup

@@ -83,7 +83,7 @@ class Evaluation(Periodic):
 
     def on_save_checkpoint(self, trainer: L.Trainer, gan: GAN, checkpoint: dict[str, Any]) -> None:
         """Add what was added up since the last evaluation, on each rank; called on all of them."""
-        ordered = trainer.strategy.all_gather(self._ordered).reshape(-1).cpu()  # [ranks]
+        ordered = torch.stack(_of_all_ranks(trainer, self._ordered)).cpu()  # [ranks]
         checkpoint["since_evaluation"] = {"ordered": ordered, "batches": self._batches}
 
     def on_load_checkpoint(self, trainer: L.Trainer, gan: GAN, checkpoint: dict[str, Any]) -> None:
@@ -117,20 +117,16 @@ class Evaluation(Periodic):
 
     @torch.no_grad()
     def _fake_features(self, trainer: L.Trainer, gan: GAN) -> list[Features]:
-        n, world_size = len(self.conditions), trainer.world_size
-        share = math.ceil(n / world_size)
+        n = len(self.conditions)
+        share = math.ceil(n / trainer.world_size)
         mine = range(trainer.global_rank * share, (trainer.global_rank + 1) * share)
         z = fixed_latents(mine, gan.generator.z_dim, self.seed)
         conditions = self.conditions[[i % n for i in mine]]  # of the real images
         x_fake = generate(gan.generator_ema, z, conditions)
         seen = [suite.extractor.extract(x_fake) for suite in self.suites]
-        if world_size == 1:
-            return seen
 
         def gathered(part: torch.Tensor) -> torch.Tensor:
-            parts = [torch.empty_like(part, device=gan.device) for _ in range(world_size)]
-            torch.distributed.all_gather(parts, part.to(gan.device))
-            return torch.cat(parts)[:n].cpu()
+            return torch.cat(_of_all_ranks(trainer, part.to(gan.device)))[:n].cpu()
 
         return [Features(*map(gathered, features)) for features in seen]
 
@@ -147,3 +143,12 @@ class Evaluation(Periodic):
             "%8d images seen: %s (n_real %d, n_fake %d)",
             *(row["images_seen"], ", ".join(scores), row["n_real"], row["n_fake"]),
         )
+
+
+def _of_all_ranks(trainer: L.Trainer, part: torch.Tensor) -> list[torch.Tensor]:
+    """Return what each rank holds; parts are of one shape, on the ranks' own devices."""
+    if trainer.world_size == 1:
+        return [part]
+    parts = [torch.empty_like(part) for _ in range(trainer.world_size)]
+    torch.distributed.all_gather(parts, part)
+    return parts

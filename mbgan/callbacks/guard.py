@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,22 +17,6 @@ from mbgan.gan import GAN
 from mbgan.runs import SIGNALS
 
 log = logging.getLogger(__name__)
-
-
-def hear_later() -> None:
-    """Let signals wait, for this process and those that it starts, until `hear`.
-
-    A rank that ends while the others look for it leaves them where they hear nothing, and Lightning
-    kills the one that started it.
-    """
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
-def hear() -> None:
-    """Take the signals that have waited, and those to come."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 class Guard(Callback):
@@ -58,28 +43,36 @@ class Guard(Callback):
         self.total_images, self.check_every = total_images, check_every
         self.signaled = self.interrupted = False
         self.silent: list[int] = []  # ranks that did not answer, where that ended the run
-        self._handlers: dict[int, Any] = {}
+        self._handlers: dict[int, Any] = {}  # of the verb, where they are taken over
+        self._held: list[int] = []
+
+    def hold(self) -> None:
+        """Let signals wait, for this process and those that it starts, until all ranks have met.
+
+        A rank that ends while others look for it leaves them where they hear nothing, and one that
+        ends while it starts another leaves that.
+        """
+        self._take(lambda number, frame: self._held.append(number))
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         """All ranks have met: who started the others may end, as it ends them, too."""
         if trainer.local_rank == 0:
-            hear()
+            self._give_back()
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         """Take over the signals; a run that was done already trains no further."""
         trainer.should_stop = gan.images_seen >= self.total_images
-        self._handlers = {s: signal.signal(s, self._on_signal) for s in SIGNALS}
-        hear()
+        self._take(self._on_signal)
+        self._hear()
 
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         """Give the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        hear()
+        self._give_back()
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         """After an error, where Lightning calls no teardown: end the ranks that wait for this."""
-        self.teardown(trainer, gan, "fit")
         if trainer.world_size > 1 and lost_a_rank(exception):
             folder, rank = Path(trainer.default_root_dir), trainer.global_rank
             self.silent = silent_ranks(folder, rank, trainer.world_size)
@@ -90,6 +83,7 @@ class Guard(Callback):
                     os.kill(os.getppid(), signal.SIGKILL)
         if trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
+        self._give_back()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
@@ -106,6 +100,23 @@ class Guard(Callback):
             and trainer.strategy.reduce_boolean_decision(self.signaled, all=False)
         ):
             self.interrupted = trainer.should_stop = True
+
+    def _take(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        for number in SIGNALS:
+            before = signal.signal(number, handler)
+            self._handlers.setdefault(number, before)
+
+    def _give_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        self._hear()
+
+    def _hear(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        while self._held:
+            signal.raise_signal(self._held.pop(0))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signaled and number == signal.SIGINT:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -65,6 +66,23 @@ def test_an_interrupt_that_is_swallowed_comes_again():
             time.sleep(60)
 
     assert end_of(act) == INTERRUPTED
+
+
+THROUGH_C = """
+import ctypes, signal
+from mbgan.verbs import interruptible
+run = ctypes.pythonapi.PyRun_String
+run.restype = ctypes.py_object
+run.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.py_object, ctypes.py_object]
+with interruptible():
+    run(b"signal.raise_signal(signal.SIGTERM)", 257, globals(), globals())
+"""
+
+
+def test_an_interrupt_that_comes_by_c_code_ends_with_the_documented_code():
+    """Python would end by SIGINT, though it was caught."""
+    ended = subprocess.run([sys.executable, "-c", THROUGH_C], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (INTERRUPTED, "interrupted\n")
 
 
 def test_what_is_done_on_the_way_out_is_not_interrupted(tmp_path):
