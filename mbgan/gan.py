@@ -301,10 +301,14 @@ class GAN(L.LightningModule):
         settle(average, draw, z.to(next(average.parameters())), condition)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the counters that the rest of the run is a function of."""
+        """Add the counters that the rest of the run is a function of, and the last losses.
+
+        The generator's are of some batches ago, and belong to the next evaluation.
+        """
         checkpoint["critic_extractor"] = self.critic.extractor
         checkpoint["conditions"] = list(self.generator.conditions)
         checkpoint["counters"] = {name: getattr(self, name) for name in COUNTERS}
+        checkpoint["losses"] = {name: loss.cpu() for name, loss in self.losses.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the counters back, and refuse another architecture.
@@ -326,4 +330,5 @@ class GAN(L.LightningModule):
             )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
+        self.losses = dict(checkpoint.get("losses", {}))  # earlier versions did not keep them
         self._settled_at = -1

@@ -33,6 +33,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} must say how many images its critic saw")
     if not isinstance(content.setdefault("critic_extractor", None), str | None):
         raise ValueError(f"{path} must name the critic's extractor, or none")
+    losses = content.setdefault("losses", {})  # earlier versions did not keep them
+    if not isinstance(losses, dict) or not all(isinstance(x, Tensor) for x in losses.values()):
+        raise ValueError(f"{path} must hold the last losses as tensors")
     return dict(content)
 
 

@@ -308,6 +308,19 @@ def test_a_killed_run_resumes_bit_by_bit(small, call, tmp_path):
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
 
 
+def test_an_evaluation_after_a_resume_has_the_generators_last_loss(small, call, tmp_path):
+    """Of a step that was taken before the resume: its turn came at 8 and 16 images."""
+    settings = [*small, "model.critic_batches=fresh", "full_metrics=null"]
+    assert call(train.main, *settings, "total_images=16")[0] == 0
+    code, err = call(train.main, f"resume={tmp_path}/run", "total_images=20")
+    assert code == 0, err
+    other = ["total_images=20", f"hydra.run.dir={tmp_path}/whole"]
+    assert call(train.main, *settings, *other)[0] == 0
+    resumed, whole = rows(tmp_path / "run")[-1], rows(tmp_path / "whole")[-1]
+    assert resumed["images_seen"] == whole["images_seen"] == 20
+    assert resumed["generator/loss"] == whole["generator/loss"]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_same_seed_gives_the_same_weights_with_and_without_workers(
     call, small, tmp_path, workers
