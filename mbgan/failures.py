@@ -75,6 +75,11 @@ def lost_a_rank(error: BaseException) -> bool:
     )
 
 
+def sign_of_life(folder: Path, rank: int) -> Path:
+    """Return the file that a rank leaves when it has lost another."""
+    return folder / f".rank{rank}.alive"
+
+
 def silent_ranks(folder: Path, rank: int, world_size: int, wait_s: float = 5) -> list[int]:
     """Return which ranks of a run do not answer, when this one has lost another.
 
@@ -86,7 +91,7 @@ def silent_ranks(folder: Path, rank: int, world_size: int, wait_s: float = 5) ->
         world_size: number of ranks.
         wait_s: seconds that are given to the others.
     """
-    signs = {each: folder / f".rank{each}.alive" for each in range(world_size)}
+    signs = {each: sign_of_life(folder, each) for each in range(world_size)}
     signs[rank].touch()
     time.sleep(wait_s)
     silent = [each for each, sign in signs.items() if not sign.exists()]

@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import preset_gan
 from packaging.requirements import Requirement
+from packaging.version import Version
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -275,6 +276,8 @@ def programs_of(folder, *overrides):
     """By how much the programs of a preset at 32 pixels differ; its noise is not zero here."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
+    if Version(torch.__version__) < Version("2.7"):
+        pytest.skip("torch 2.6 writes no ONNX of a batch norm; bundles say so, and do without")
     generator = preset_gan(*overrides).generator.eval()
     for name, weight in generator.named_parameters():
         if name.endswith("noise_strength"):

@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
-from mbgan.failures import lost_a_rank, silent_ranks
+from mbgan.failures import lost_a_rank, sign_of_life, silent_ranks
 from mbgan.gan import GAN
 from mbgan.runs import SIGNALS
 
@@ -57,8 +57,10 @@ class Guard(Callback):
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
-        """All ranks have met: who started the others may end, as it ends them, too."""
-        if trainer.local_rank == 0:
+        """All ranks have met, and may end; those that Lightning started wait for who did."""
+        folder = Path(trainer.default_root_dir)
+        sign_of_life(folder, trainer.global_rank).unlink(missing_ok=True)  # of one that was killed
+        if trainer.local_rank == 0 or not _started_by_another(trainer):
             self._give_back()
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -76,8 +78,7 @@ class Guard(Callback):
         if trainer.world_size > 1 and lost_a_rank(exception):
             folder, rank = Path(trainer.default_root_dir), trainer.global_rank
             self.silent = silent_ranks(folder, rank, trainer.world_size)
-            environment = trainer.strategy.cluster_environment
-            if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
+            if trainer.local_rank > 0 and _started_by_another(trainer):
                 parent = rank - trainer.local_rank  # started this one, and hangs for ever
                 if parent in self.silent:
                     os.kill(os.getppid(), signal.SIGKILL)
@@ -126,3 +127,8 @@ class Guard(Callback):
             name = signal.Signals(number).name
             log.warning("%s: saving at the end of this batch (Ctrl-C to stop now)", name)
         self.signaled = True
+
+
+def _started_by_another(trainer: L.Trainer) -> bool:
+    """Tell whether Lightning started this rank, which is not the first, rather than torchrun."""
+    return isinstance(trainer.strategy.cluster_environment, LightningEnvironment)

@@ -237,7 +237,7 @@ def test_short_memory_is_one_line(call, small, note, tmp_path):
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert code == 1, err
     line = the_line(err)
-    assert "lower batch_size or image_size" in line
+    assert "lower batch_size, image_size or" in line
     note("memory short (RLIMIT_AS)", "one line", line)
 
 
