@@ -80,7 +80,12 @@ def test_a_second_evaluation_extracts_the_fakes_alone(scored, tmp_path):
     results = [scored(folders, extractor=extractor).result for extractor in (first, second)]
     assert sorted(map(len, first.seen)) == [8, 10, *[12] * 8]
     assert list(map(len, second.seen)) == [8]
-    assert results[0] == results[1]
+    assert rounded(results[0]) == rounded(results[1])
+
+
+def rounded(result):
+    """The last bits of a sum depend on where in memory its terms lie."""
+    return json.loads(json.dumps(result), parse_float=lambda digits: round(float(digits), 12))
 
 
 def test_classes_that_both_have_are_scored_by_themselves(scored, tmp_path):
