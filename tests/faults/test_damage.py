@@ -1,6 +1,7 @@
 """Checkpoints and metrics that were really damaged."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from test_train import assert_same_training, rows, weights
 
 from mbgan import generate, train
+from mbgan.files import draft_of, remove_drafts
 from mbgan.runs import Run, write_text
 
 DAMAGE = {
@@ -154,3 +156,20 @@ def test_a_run_with_a_damaged_checkpoint_and_a_torn_line_ends_as_if_nothing_had_
     code, err = call(train.main, f"resume={run}", "total_images=120")
     assert code == 1
     assert "bring either back from a copy" in err.splitlines()[-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux tells who is gone")
+def test_what_killed_processes_of_this_machine_left_half_written_is_removed(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    written = draft_of(tmp_path / "image.png")
+    left = written.with_name(written.name.replace(f"-{os.getpid()}.", f"-{gone.pid}."))
+    others = left.with_name(left.name.replace(".image.png.", ".image.png.another-"))
+    for path in (written, others):
+        path.touch()
+    left.mkdir()
+    (left / "part").touch()
+    remove_drafts(tmp_path, "other.png")
+    assert left.exists()
+    remove_drafts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([written, others])
