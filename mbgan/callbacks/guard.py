@@ -75,6 +75,10 @@ class Guard(Callback):
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         """After an error, where Lightning calls no teardown: end the ranks that wait for this."""
+        launcher = trainer.strategy.launcher
+        started = [] if launcher is None else [*launcher.procs]
+        if launcher is not None:
+            launcher.procs.clear()  # Lightning looks at them, and kills this one if one is gone
         if trainer.world_size > 1 and lost_a_rank(exception):
             folder, rank = Path(trainer.default_root_dir), trainer.global_rank
             self.silent = silent_ranks(folder, rank, trainer.world_size)
@@ -82,8 +86,8 @@ class Guard(Callback):
                 parent = rank - trainer.local_rank  # started this one, and hangs for ever
                 if parent in self.silent:
                     os.kill(os.getppid(), signal.SIGKILL)
-        if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+        for process in started:
+            process.kill()
         self._give_back()
 
     def on_train_batch_end(
