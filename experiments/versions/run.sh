@@ -16,7 +16,7 @@ if [ ! -e "$scratch/.ready" ]; then
   python3 -m venv "$scratch/uv"
   "$scratch/uv/bin/pip" install --quiet uv   # pip cannot be asked for the oldest versions
   UV_CACHE_DIR="$scratch/cache" "$scratch/uv/bin/uv" pip install --python "$scratch/venv/bin/python" \
-    --resolution "${resolution[$which]}" --editable '.[dev]'
+    --compile-bytecode --resolution "${resolution[$which]}" --editable '.[dev]'
   touch "$scratch/.ready"
 fi
 export OMP_NUM_THREADS=1 MBGAN_CACHE="$scratch/mbgan"
