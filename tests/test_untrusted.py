@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 
 from mbgan import compare, detect, evaluate, explore, export, generate, privacy, reader_study, train
 from mbgan.data import manifest
-from mbgan.documents import read_torch
+from mbgan.documents import read_json, read_torch
 from mbgan.metrics.encoders import DINOv2, Local
 from mbgan.metrics.features import InceptionV3
 from mbgan.runs import Run
@@ -353,6 +353,13 @@ def test_a_folder_of_data_is_no_place_to_import_from(tmp_path, marker):
     command = [sys.executable, "-P", "-m", "mbgan.detect", "images=."]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (found.returncode, "0 of 1 images" in found.stdout + found.stderr) == (0, True)
+
+
+def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "scores.json")
+    for path in (tmp_path / "scores.json", Path("/dev/zero")):
+        with pytest.raises(ValueError, match=f"{path} must be a file"):
+            read_json(path)
 
 
 def test_bundles_of_links_pipes_and_huge_networks_are_refused(tmp_path):
