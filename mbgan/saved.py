@@ -66,7 +66,7 @@ def read_settings(path: Path) -> DictConfig:
     """
     try:
         cfg = OmegaConf.load(StringIO(plain_yaml(path)))
-    except (yaml.YAMLError, OmegaConfBaseException, TypeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no config ({' '.join(str(error).split())})") from None
     if not isinstance(cfg, DictConfig):
         raise ValueError(f"{path} must hold settings, got a list")

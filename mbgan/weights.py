@@ -26,7 +26,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     content = read_torch(path, f"{path} must be a checkpoint of mbgan.train, got")
     for name, kind, inside in PARTS:
         part = content.get(name) if isinstance(content, dict) else None
-        values = part.values() if isinstance(part, dict) else part or ()
+        values: Any = part.values() if isinstance(part, dict) else part
         if not isinstance(part, kind) or not all(isinstance(value, inside) for value in values):
             raise ValueError(f"{path} must be a checkpoint of mbgan.train, got no {name} in it")
     if "images_seen" not in content["counters"]:

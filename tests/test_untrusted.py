@@ -31,10 +31,12 @@ from mbgan.documents import read_json, read_torch
 from mbgan.metrics.encoders import DINOv2, Local
 from mbgan.metrics.features import InceptionV3
 from mbgan.runs import Run
+from mbgan.saved import read_settings
 from mbgan.studies.classifiers import backbone
 from mbgan.studies.feature_cache import _read as read_features
 from mbgan.studies.page import environment
 from mbgan.studies.reader_answers import seal_of
+from mbgan.weights import read_checkpoint
 
 ROOT = Path(__file__).parents[1]
 MARKUP = "<img src=x onerror=alert(1)><svg/onload=alert(2)>\"'><script>alert(3)</script>$\\frac{$"
@@ -360,6 +362,15 @@ def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(tmp_path):
     for path in (tmp_path / "scores.json", Path("/dev/zero")):
         with pytest.raises(ValueError, match=f"{path} must be a file"):
             read_json(path)
+
+
+def test_what_only_looks_like_a_checkpoint_or_a_config_is_refused(tmp_path):
+    torch.save({"state_dict": torch.zeros(2)}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=r"must be a checkpoint .* got no state_dict in it"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    (tmp_path / "config.yaml").write_text(f"cache_dir: '${{a:{'[' * 3000}'")
+    with pytest.raises(ValueError, match=r"config.yaml is no config \(maximum recursion"):
+        read_settings(tmp_path / "config.yaml")
 
 
 def test_bundles_of_links_pipes_and_huge_networks_are_refused(tmp_path):
