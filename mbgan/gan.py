@@ -330,5 +330,5 @@ class GAN(L.LightningModule):
             )
         for name in COUNTERS:
             setattr(self, name, checkpoint["counters"][name])
-        self.losses = dict(checkpoint.get("losses", {}))  # earlier versions did not keep them
+        self.losses = dict(checkpoint.get("losses", self.losses))  # earlier versions have none
         self._settled_at = -1

@@ -31,6 +31,15 @@ SIGNALS = tuple(
 )
 
 
+def leave_signals(worker: int = 0) -> None:
+    """Leave signals to the process that this one works for, which saves, then ends both.
+
+    Ctrl-C and schedulers signal all processes of a command.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def rank() -> int:
     """Return which of the processes that share a run this is: 0 for the first, or alone."""
     names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # of torchrun, Lightning, SLURM

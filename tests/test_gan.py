@@ -175,3 +175,18 @@ def test_generate_gives_back_the_mode_and_does_not_depend_on_the_batch():
 def test_settings_out_of_range_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         tiny_gan(**wrong)
+
+
+def test_a_checkpoint_of_an_earlier_version_leaves_the_last_losses_as_they_are():
+    """A rollback goes on to evaluate by them."""
+    gan, checkpoint = tiny_gan(), {}
+    gan.losses = {"critic/ordered": torch.tensor(0.5)}
+    gan.on_save_checkpoint(checkpoint)
+    checkpoint["state_dict"] = gan.state_dict()
+    other = tiny_gan()
+    other.on_load_checkpoint(checkpoint)
+    assert other.losses == gan.losses
+    del checkpoint["losses"]
+    gan.losses = {"critic/ordered": torch.tensor(0.25)}
+    gan.on_load_checkpoint(checkpoint)
+    assert gan.losses == {"critic/ordered": torch.tensor(0.25)}

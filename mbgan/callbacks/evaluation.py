@@ -124,6 +124,8 @@ class Evaluation(Periodic):
         conditions = self.conditions[[i % n for i in mine]]  # of the real images
         x_fake = generate(gan.generator_ema, z, conditions)
         seen = [suite.extractor.extract(x_fake) for suite in self.suites]
+        if trainer.world_size == 1:
+            return seen
 
         def gathered(part: torch.Tensor) -> torch.Tensor:
             return torch.cat(_of_all_ranks(trainer, part.to(gan.device)))[:n].cpu()

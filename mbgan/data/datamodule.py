@@ -20,8 +20,9 @@ from mbgan.data.cache import ImageSet, load_images
 from mbgan.data.decode import UnreadableImage, size_and_format
 from mbgan.data.folder import UNKNOWN, ImageFile, find_images
 from mbgan.data.splits import check, merge_groups, split, subset
-from mbgan.data.stream import BatchStream, leave_signals
+from mbgan.data.stream import BatchStream
 from mbgan.images import Rows
+from mbgan.runs import leave_signals
 
 log = logging.getLogger(__name__)
 

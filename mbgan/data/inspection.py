@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sqlite3
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from mbgan.data.fields import Box, Fields
 from mbgan.data.folder import ImageFile
 from mbgan.data.quality import measure
 from mbgan.data.rendering import stain_of
-from mbgan.runs import SIGNALS
+from mbgan.runs import leave_signals
 
 VERSION = 1  # raise with every change to what `inspect` sees: journals are keyed by it
 
@@ -159,7 +158,7 @@ def on_all_cores(
         yield from ((i, function(*job)) for i, job in enumerate(jobs))
         return
     # Spawned, so that workers hold no copy of what the caller has loaded.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker)
     left, running = iter(enumerate(jobs)), dict[Future[Any], int]()
     try:
         while True:
@@ -181,9 +180,8 @@ def on_all_cores(
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts() -> None:
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the caller ends the workers
+def _begin_worker() -> None:
+    leave_signals()
     Thread(target=_end_with_caller, daemon=True).start()
     cv2.setNumThreads(1)  # every core has its own worker
 

@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -15,7 +14,6 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mbgan.images import Rows
 from mbgan.latents import Draws, seed_of
-from mbgan.runs import SIGNALS
 
 # Before anybody imports albumentations, which asks pypi.org for news else; Hydra imports it
 # after this module, for the transforms of a config.
@@ -37,15 +35,6 @@ def turn(x: Tensor, pose: Tensor) -> Tensor:
             image = image.flip(1)
         result.copy_(image.transpose(1, 2) if bits & 4 else image)
     return out
-
-
-def leave_signals(worker: int) -> None:
-    """Leave signals to the process that this one prepares batches for: it saves, then ends both.
-
-    Ctrl-C and schedulers signal all processes of a run.
-    """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 class BatchStream(IterableDataset[tuple[Tensor, Tensor]]):
